@@ -1,0 +1,227 @@
+"""What every agent has in common: configuration, the training loop, evaluation, and the guard against NaN.
+
+An agent is three pure functions, ``init``, ``update`` and ``act``, in one :class:`Agent`. Everything else is written
+once for all of them: :func:`train` runs the loop in one jit, :func:`reward_design.agents.train_seeds` many seeds.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from reward_design.agents import rollout
+from reward_design.core import NonFiniteRewardError, Output, Reward, Transition
+from reward_design.describe import check_gamma
+from reward_design.envs.base import FunctionalEnv, Task, example_transition
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type) -> type:
+    """Make a class a frozen settings dataclass and a pytree: ``float`` fields are leaves, all others are static.
+
+    Leaves may be traced, so ``jax.vmap`` sweeps a learning rate without another compilation; for that reason run-time
+    type checkers leave the constructor alone.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    cls.__init__.__no_type_check__ = True
+    names = {True: [], False: []}
+    for field in dataclasses.fields(cls):
+        names[field.type is float].append(field.name)
+    return jax.tree_util.register_dataclass(cls, data_fields=names[True], meta_fields=names[False])
+
+
+class TrainResult(NamedTuple):
+    """What ``train`` returns.
+
+    Attributes:
+        state: the agent's final state (parameters, optimiser, reward state, environment lanes, random key).
+        metrics: arrays ``[num_updates]`` (leading axis of seeds after :func:`train_seeds`): ``shaped_return``,
+            ``true_return``, ``success``, ``length`` are means over the episodes that ended in an update (the previous
+            value where none ended, NaN before the first), ``episodes`` counts them, ``term/<name>`` splits
+            ``shaped_return`` by term, ``env_steps`` is the total so far.
+    """
+
+    state: Any
+    metrics: Mapping[str, Float[Array, "*seeds updates"]]
+
+
+class Fault(NamedTuple):
+    """First non-finite reward of a run: env step, lane, and index into the sorted term names; ``step`` -1 if none."""
+
+    step: Int[Array, "*seeds"]
+    lane: Int[Array, "*seeds"]
+    term: Int[Array, "*seeds"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Agent:
+    """An agent as pure functions.
+
+    Attributes:
+        name: key in :data:`reward_design.agents.AGENTS`.
+        description: one line.
+        Config: frozen settings with ``total_timesteps``, ``gamma``, ``num_updates`` and ``steps_per_update``.
+        init: ``(config, env, reward, key, reward_params) -> state``; ``reward_params`` None means the reward's own.
+        update: ``(config, env, reward, state) -> (state, metrics)``, one iteration, metrics are scalars.
+        act: ``(config, env, state, obs, key, *, deterministic) -> action`` for batched observations.
+    """
+
+    name: str
+    description: str
+    Config: type
+    init: Callable[..., Any]
+    update: Callable[..., tuple[Any, Mapping[str, Array]]]
+    act: Callable[..., Any]
+
+
+def train(
+    agent: Agent,
+    config: Any,
+    env: FunctionalEnv | Task,
+    reward: Reward,
+    key: Any,
+    *,
+    reward_params: Any = None,
+) -> TrainResult:
+    """Train ``agent`` for ``config.num_updates`` iterations in one jit; see the agent modules for the public form."""
+    env = functional(env)
+    check_reward_fits(config, reward)
+    result = _train(agent, env, reward, config, key, reward_params)
+    raise_on_fault(result.state.fault, env, reward)
+    return result
+
+
+@partial(jax.jit, static_argnames=("agent", "env", "reward"))
+def _train(agent: Agent, env: FunctionalEnv, reward: Reward, config: Any, key: Any, reward_params: Any) -> TrainResult:
+    state = agent.init(config, env, reward, key, reward_params)
+    return TrainResult(*updates(agent, env, reward, config, state, config.num_updates))
+
+
+def updates(agent: Agent, env: FunctionalEnv, reward: Reward, config: Any, state: Any, length: int) -> Any:
+    """``length`` iterations of ``agent.update`` as one scan: ``(state, metrics [length])``."""
+    return jax.lax.scan(lambda s, _: agent.update(config, env, reward, s), state, length=length)
+
+
+def evaluate(
+    agent: Agent,
+    config: Any,
+    env: FunctionalEnv | Task,
+    state: Any,
+    key: Any,
+    *,
+    num_episodes: int = 32,
+    deterministic: bool = True,
+) -> dict[str, Float[Array, " episodes"]]:
+    """Play whole episodes with a trained policy, judged by the environment's own reward.
+
+    Args:
+        agent: the agent.
+        config: its settings.
+        env: functional environment or task.
+        state: state of one run (no seed axis; vmap over it for many).
+        key: random key.
+        num_episodes: episodes, one lane each.
+        deterministic: the mode of the policy instead of samples.
+
+    Returns:
+        ``true_return``, ``success`` and ``length`` per episode.
+    """
+    return _evaluate(agent, functional(env), config, state, key, num_episodes, deterministic)
+
+
+@partial(jax.jit, static_argnames=("agent", "env", "num_episodes", "deterministic"))
+def _evaluate(
+    agent: Agent, env: FunctionalEnv, config: Any, state: Any, key: Any, num_episodes: int, deterministic: bool
+) -> dict[str, Float[Array, " episodes"]]:
+    reset_key, env_key, act_key = jax.random.split(key, 3)
+    policy_keys = jax.random.split(act_key, env.horizon)
+    lanes = rollout.reset_lanes(env, reset_key, num_episodes, ())
+
+    def policy(obs: Any, act_key: Any) -> tuple[Any, tuple[()]]:
+        return agent.act(config, env, state, obs, act_key, deterministic=deterministic), ()
+
+    _, trajectory, _ = rollout.collect(env, policy, lanes, env_key, policy_keys, env.horizon)
+    done = trajectory.done
+    first = (jnp.cumsum(done, axis=0) - done) == 0
+    return {
+        "true_return": jnp.sum(trajectory.reward * first, axis=0),
+        "success": jnp.sum(env.success(trajectory) & done & first, axis=0).astype(jnp.float32),
+        "length": jnp.sum(first, axis=0).astype(jnp.float32),
+    }
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def functional(env: FunctionalEnv | Task) -> FunctionalEnv:
+    """The functional environment of a task, or the environment itself."""
+    return env.functional() if isinstance(env, Task) else env
+
+
+def check_reward_fits(config: Any, reward: Reward) -> None:
+    """Refuse a reward whose gamma differs from the agent's (unless the agent's is traced, in a sweep)."""
+    if isinstance(config.gamma, (int, float, np.number)):
+        check_gamma(reward, float(config.gamma))
+
+
+def find_fault(fault: Fault, output: Output, first_step: Int[Array, ""]) -> Fault:
+    """Record the first non-finite reward of a rollout ``[T, B]``, if there has not been one before."""
+    bad = ~jnp.isfinite(output.reward)
+    terms = jnp.stack([~jnp.isfinite(output.terms[k]) for k in sorted(output.terms)])
+    index = jnp.argmax(bad)
+    step, lane = jnp.unravel_index(index, bad.shape)
+    found = Fault(first_step + step, lane, jnp.argmax(terms[:, step, lane]))
+    new = bad.any() & (fault.step < 0)
+    return jax.tree.map(lambda a, b: jnp.where(new, a, b).astype(jnp.int32), found, fault)
+
+
+def no_fault() -> Fault:
+    """The initial :class:`Fault`."""
+    return Fault(jnp.int32(-1), jnp.int32(-1), jnp.int32(-1))
+
+
+def stop_on_fault(new: Any, old: Any) -> Any:
+    """``new``, or ``old`` with the fault noted once a reward was not finite: nothing learns from there on."""
+    return jax.tree.map(partial(jnp.where, new.fault.step < 0), new, old)._replace(fault=new.fault)
+
+
+def linear(start: Any, end: Any, step: Any, num_steps: int) -> Any:
+    """Linear schedule: start + (end - start) step / num_steps."""
+    return start + (end - start) * step / num_steps
+
+
+def raise_on_fault(fault: Fault, env: FunctionalEnv, reward: Reward) -> None:
+    """Raise :class:`NonFiniteRewardError` for the first seed with a fault; does nothing while tracing."""
+    if isinstance(fault.step, jax.core.Tracer):
+        return
+    steps = np.atleast_1d(fault.step)
+    if (steps < 0).all():
+        return
+    seed = int(np.argmax(steps >= 0))
+    term = term_names(env, reward)[int(np.atleast_1d(fault.term)[seed])]
+    raise NonFiniteRewardError(
+        f"reward {reward.name!r} was not finite: term {term!r} at step {steps[seed]} of lane "
+        f"{np.atleast_1d(fault.lane)[seed]}, seed index {seed} on {env.name!r}; training stopped there and no "
+        "parameter was changed by it."
+    )
+
+
+def reward_example(env: FunctionalEnv, num_envs: int = 1) -> Transition:
+    """Example transition as agents hand it to a reward: the environment's, with ``info["next_action"]``."""
+    example = example_transition(env, num_envs)
+    return example._replace(info={**example.info, "next_action": example.action})
+
+
+def term_names(env: FunctionalEnv, reward: Reward) -> tuple[str, ...]:
+    """Sorted names of the terms that ``reward`` has on ``env``, found without computing anything."""
+    example = reward_example(env)
+    params, state = jax.eval_shape(reward.init, jax.random.key(0), example)
+    trajectory = jax.tree.map(lambda x: x[None], example)
+    output, _ = jax.eval_shape(reward.unroll, params, state, trajectory)
+    return tuple(sorted(output.terms))

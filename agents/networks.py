@@ -1,0 +1,80 @@
+"""Networks of the agents and what goes into them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Array, Float
+
+# Variance scaling and not orthogonal: a vmapped QR decomposition has hung the CPU runtime with several devices.
+HIDDEN_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class MLP(nn.Module):
+    """Dense layers with tanh, and a linear layer of ``num_outputs`` whose weights start ``output_scale`` small."""
+
+    hidden: Sequence[int]
+    num_outputs: int
+    output_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch outputs"]:
+        """Apply the network."""
+        for width in self.hidden:
+            x = nn.tanh(nn.Dense(width, kernel_init=HIDDEN_INIT)(x))
+        init = nn.initializers.variance_scaling(self.output_scale**2, "fan_in", "normal")
+        return nn.Dense(self.num_outputs, kernel_init=init)(x)
+
+
+def features(space: spaces.Space, obs: Any) -> Float[Array, "*batch features"]:
+    """Flat float features of an observation: one-hot for discrete spaces, bytes scaled to [0, 1], dicts concatenated.
+
+    Args:
+        space: the environment's observation space.
+        obs: observations with any leading batch axes.
+
+    Raises:
+        TypeError: for a space that a network cannot read.
+    """
+    if isinstance(space, spaces.Discrete):
+        return jax.nn.one_hot(obs - int(space.start), int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = [jax.nn.one_hot(obs[..., i], int(n)) for i, n in enumerate(space.nvec)]
+        return jnp.concatenate(parts, axis=-1)
+    if isinstance(space, spaces.Box):
+        scale = 255.0 if space.dtype == np.uint8 else 1.0
+        batch = obs.shape[: obs.ndim - len(space.shape)]
+        return obs.reshape(*batch, -1).astype(jnp.float32) / scale
+    if isinstance(space, spaces.Dict):
+        return jnp.concatenate([features(space[name], obs[name]) for name in sorted(space)], axis=-1)
+    raise TypeError(f"a network cannot read observations from {type(space).__name__}; use Box, Discrete or Dict.")
+
+
+class Moments(NamedTuple):
+    """Running mean and variance of features."""
+
+    mean: Float[Array, " features"]
+    var: Float[Array, " features"]
+    count: Float[Array, ""]
+
+    def update(self, x: Float[Array, "*batch features"]) -> "Moments":
+        """Merge a batch (Chan, Golub and LeVeque, 1983)."""
+        x = x.reshape(-1, x.shape[-1])
+        mean, var, total = x.mean(axis=0), x.var(axis=0), self.count + len(x)
+        delta, share = mean - self.mean, len(x) / total
+        merged = self.var * (1 - share) + var * share + delta**2 * share * (1 - share)
+        return Moments(self.mean + delta * share, merged, total)
+
+    def normalise(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+        """(x - mean) / std, cut at 10 standard deviations."""
+        mean, var = jnp.broadcast_to(self.mean, x.shape), jnp.broadcast_to(self.var, x.shape)
+        return jnp.clip((x - mean) / jnp.sqrt(var + 1e-8), -10.0, 10.0)
+
+
+def initial_moments(num_features: int) -> Moments:
+    """Mean 0 and variance 1 with next to no weight."""
+    return Moments(jnp.zeros(num_features), jnp.ones(num_features), jnp.float32(1e-4))

@@ -1,0 +1,127 @@
+"""Tasks: everything a reward designer needs to know about a problem, by name."""
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Layout, Tabular, Task
+
+__all__ = ["EnvState", "Factor", "FunctionalEnv", "Layout", "Tabular", "Task", "list_adapters", "list_tasks", "task"]
+
+TASKS: dict[str, tuple[str, str]] = {
+    "chain": ("reward_design.envs.chain:chain", "walk to the far end of a corridor (tabular)"),
+    "deep_sea": ("reward_design.envs.deep_sea:deep_sea", "one sequence of N moves finds the treasure (tabular)"),
+    "cliff": ("reward_design.envs.cliff:cliff", "reach the goal along the edge of a cliff (tabular)"),
+    "four_rooms": ("reward_design.envs.four_rooms:four_rooms", "find the goal through four rooms (tabular)"),
+    "key_door": ("reward_design.envs.key_door:key_door", "fetch the key, open the door, reach the goal (tabular)"),
+    "random_mdp": ("reward_design.envs.random_mdp:random_mdp", "random dynamics and rewards (tabular)"),
+    "mountain_car": ("reward_design.envs.mountain_car:mountain_car", "swing a weak car up a hill"),
+    "cartpole": ("reward_design.envs.cartpole:cartpole", "balance a pole on a cart"),
+    "acrobot": ("reward_design.envs.acrobot:acrobot", "swing a two-link arm above a line"),
+    "pendulum": ("reward_design.envs.pendulum:pendulum", "swing a pendulum up and hold it"),
+    "point_maze": ("reward_design.envs.point_maze:point_maze", "drive a point mass through a maze"),
+}
+"""Builder (``module:function``) and line of text of every task."""
+
+ADAPTERS: dict[str, tuple[str, str]] = {
+    "gymnax": ("reward_design.envs.gymnax_adapter:gymnax_task", "any environment of gymnax, e.g. gymnax/CartPole-v1"),
+    "minigrid": (
+        "reward_design.envs.minigrid_adapter:minigrid_task",
+        "JAX grid worlds with keys, doors and several rooms, e.g. minigrid/MiniGrid-DoorKey-5x5",
+    ),
+}
+"""Builder ``(env_id, **settings)`` and line of text of every prefix ``<prefix>/<env_id>``."""
+
+
+def task(name: str, **settings: Any) -> Task:
+    """The task called ``name``; the same name and settings give the same object, so that compiled code is reused.
+
+    Args:
+        name: a key of :func:`list_tasks`, or ``<adapter>/<id>`` with an adapter of :func:`list_adapters`.
+        **settings: keyword arguments of the task's builder.
+
+    Returns:
+        A :class:`Task`.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: for a setting that the task does not have.
+        ImportError: if the task needs an extra that is not installed.
+
+    Example:
+        >>> task("four_rooms").horizon
+        200
+        >>> task("chain", num_states=20) is task("chain")
+        True
+    """
+    prefix, _, env_id = name.partition("/")
+    if name in TASKS:
+        return _build(TASKS[name][0], (), _checked_settings(name, TASKS[name][0], settings))
+    if prefix in ADAPTERS and env_id:
+        path = ADAPTERS[prefix][0]
+        return _build(path, (env_id,), _checked_settings(name, path, settings, env_id))
+    raise ValueError(
+        f"unknown task {name!r}{_nearest(name, [*TASKS, *ADAPTERS])} "
+        f"Tasks: {', '.join(TASKS)}, {', '.join(f'{prefix}/<id>' for prefix in ADAPTERS)}."
+    )
+
+
+def list_tasks() -> dict[str, str]:
+    """One line of text for each task.
+
+    Example:
+        >>> list_tasks()["chain"]
+        'walk to the far end of a corridor (tabular)'
+    """
+    return {name: line for name, (_, line) in TASKS.items()}
+
+
+def list_adapters() -> dict[str, str]:
+    """One line of text for each family of environments that ``task("<prefix>/<id>")`` opens.
+
+    Example:
+        >>> sorted(list_adapters())
+        ['gymnax', 'minigrid']
+    """
+    return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
+
+
+@functools.cache
+def _build(path: str, args: tuple[Any, ...], settings: tuple[tuple[str, Any], ...]) -> Task:
+    return _builder(path)(*args, **dict(settings))
+
+
+def _builder(path: str) -> Callable[..., Task]:
+    module, _, function = path.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _checked_settings(name: str, path: str, settings: dict[str, Any], *args: Any) -> tuple[tuple[str, Any], ...]:
+    """Settings with the defaults filled in, as a key of the cache."""
+    signature = inspect.signature(_builder(path))
+    known = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for setting, value in settings.items():
+        if setting not in known and not open_ended:
+            raise TypeError(
+                f"task {name!r} has no setting {setting!r}{_nearest(setting, known)} "
+                f"Settings: {', '.join(known) or 'none'}."
+            )
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(
+                f"setting {setting!r} of task {name!r} must be hashable, got {type(value).__name__}; "
+                "give a tuple in place of a list."
+            ) from None
+    bound = signature.bind(*args, **settings)
+    bound.apply_defaults()
+    return tuple(sorted(bound.kwargs.items()))
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -1,0 +1,211 @@
+"""What a task is, and what an environment that runs on the device looks like."""
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Array, Bool, Float, Int
+
+from reward_design.core import Reward, Transition
+
+
+class EnvState(NamedTuple):
+    """State of one lane of a :class:`FunctionalEnv`."""
+
+    inner: Any
+    time: Any
+    """Steps taken in this episode."""
+
+
+class FunctionalEnv(abc.ABC):
+    """An environment as pure functions of one lane, without autoreset; batch it with ``jax.vmap``.
+
+    Subclasses give ``observation_space``, ``action_space``, ``horizon`` (steps after which an episode is truncated),
+    ``gamma`` and the two methods ``_reset`` and ``_step``. Instances compare by identity and are static in jit.
+    """
+
+    name: str
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    horizon: int
+    gamma: float
+
+    def reset(self, key: Any) -> tuple[Any, EnvState]:
+        """Start an episode. Returns ``(obs, state)``."""
+        obs, inner = self._reset(key)
+        return obs, EnvState(inner, jnp.int32(0))
+
+    def step(self, key: Any, state: EnvState, action: Any) -> tuple[Any, EnvState, Array, Array, Array, dict[str, Any]]:
+        """One step. Returns ``(obs, state, reward, terminated, truncated, info)``; ``obs`` is the true successor."""
+        obs, inner, reward, terminated, info = self._step(key, state.inner, action)
+        time = state.time + 1
+        return obs, EnvState(inner, time), reward, terminated, (time >= self.horizon) & ~terminated, info
+
+    @abc.abstractmethod
+    def _reset(self, key: Any) -> tuple[Any, Any]:
+        """``key -> (obs, inner)``."""
+
+    @abc.abstractmethod
+    def _step(self, key: Any, inner: Any, action: Any) -> tuple[Any, Any, Array, Array, dict[str, Any]]:
+        """``(key, inner, action) -> (obs, inner, reward, terminated, info)``."""
+
+    @abc.abstractmethod
+    def success(self, transition: Transition) -> Bool[Array, "*batch"]:
+        """True on the transition with which the task is achieved; ``[B]`` or ``[T, B]`` leaves."""
+
+    def tabular(self) -> "Tabular":
+        """Exact dynamics as arrays, where they exist.
+
+        Raises:
+            TypeError: if the environment has no finite model.
+        """
+        raise TypeError(f"{self.name!r} has no exact tabular dynamics; use a tabular task such as 'four_rooms'.")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How to draw the states of a tabular task on a grid.
+
+    Attributes:
+        walls: ``[H, W]`` bool.
+        cells: ``[S, 2]`` row and column of each state.
+        layer: ``[S]`` which copy of the grid a state belongs to (before and after the key, say).
+        layer_names: a title for each layer.
+        arrows: ``[A, 2]`` row and column direction of each action, zeros for actions that do not move.
+        marks: text to draw in a cell, by ``(row, column)``: start, goal, key, door.
+    """
+
+    walls: np.ndarray
+    cells: np.ndarray
+    layer: np.ndarray
+    layer_names: tuple[str, ...]
+    arrows: np.ndarray
+    marks: Mapping[tuple[int, int], str]
+
+
+@dataclass(frozen=True, eq=False)
+class Tabular:
+    """Exact dynamics of a finite MDP (NumPy float64). Terminal states are absorbing and pay 0.
+
+    Attributes:
+        transition: ``[S, A, S]`` probabilities; rows sum to 1, terminal states lead to themselves.
+        reward: ``[S, A, S]`` the environment's reward; 0 out of terminal states.
+        initial: ``[S]`` start distribution.
+        gamma: discount per step.
+        terminal: ``[S]`` bool.
+        observations: ``[S, ...]`` what the agent sees in each state (the state index for the tasks of this package).
+        layout: how to draw it, or None.
+    """
+
+    transition: Float[np.ndarray, "S A S"]
+    reward: Float[np.ndarray, "S A S"]
+    initial: Float[np.ndarray, " S"]
+    gamma: float
+    terminal: Bool[np.ndarray, " S"]
+    observations: Int[np.ndarray, " S"]
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A named quantity of a transition that a designer may rank, weigh or read about.
+
+    Attributes:
+        fn: ``transition -> [B]`` float, for any leading axes.
+        unit: physical unit, or ``"1"``.
+        sign: +1 if more is better, -1 if less is better.
+        description: one line.
+    """
+
+    fn: Callable[[Transition], Float[Array, "*batch"]]
+    unit: str
+    sign: int
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Everything a reward designer needs to know about a problem.
+
+    Attributes:
+        name: key in :func:`reward_design.envs.list_tasks`.
+        description: one paragraph for people and for language models.
+        env: the functional environment (one instance, so that compiled functions are reused).
+        true_reward: what counts in the end; the environment's own reward unless said otherwise.
+        sparse_reward: paid only on the event that defines the task.
+        dense_reward: a hand-made informative reward.
+        factors: named quantities, see :class:`Factor`.
+        potential: heuristic ``phi(obs) -> [B]``, larger is closer to the goal.
+        auxiliary: auxiliary rewards by name; ``aligned`` helps, ``misaligned`` looks helpful and is not.
+    """
+
+    name: str
+    description: str
+    env: FunctionalEnv
+    true_reward: Reward
+    sparse_reward: Reward
+    dense_reward: Reward
+    factors: Mapping[str, Factor]
+    potential: Callable[[Any], Float[Array, "*batch"]]
+    auxiliary: Mapping[str, Reward]
+
+    @property
+    def horizon(self) -> int:
+        """Steps after which an episode is truncated."""
+        return self.env.horizon
+
+    @property
+    def gamma(self) -> float:
+        """Discount per environment step that the task is meant for."""
+        return self.env.gamma
+
+    @property
+    def success(self) -> Callable[[Transition], Bool[Array, "*batch"]]:
+        """``success(transition) -> [B]`` bool."""
+        return self.env.success
+
+    @cached_property
+    def example(self) -> Transition:
+        """A batched transition (``B = 1``) of the right shapes and dtypes, for ``reward.init``."""
+        return example_transition(self.env)
+
+    def functional(self) -> FunctionalEnv:
+        """The environment as pure functions for the device."""
+        return self.env
+
+    def tabular(self) -> Tabular:
+        """Exact dynamics as arrays, where they exist."""
+        return self.env.tabular()
+
+    def make(self) -> gymnasium.Env:
+        """The same task as a single gymnasium environment."""
+        from reward_design.envs.gymnasium_view import GymnasiumView
+
+        return GymnasiumView(self.env)
+
+    def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
+        """The same task as a gymnasium vector environment (autoreset mode NEXT_STEP)."""
+        venv = gymnasium.vector.SyncVectorEnv([self.make] * num_envs)
+        if seed is not None:
+            venv.reset(seed=seed)
+        return venv
+
+
+def example_transition(env: FunctionalEnv, num_envs: int = 1) -> Transition:
+    """Zero transition with the shapes and dtypes that ``env`` produces, leading axis ``num_envs``."""
+    import jax
+
+    def one(key: Any) -> Transition:
+        obs, state = env.reset(key)
+        action = jax.tree.map(jnp.asarray, env.action_space.sample())
+        next_obs, _, reward, terminated, truncated, info = env.step(key, state, action)
+        return Transition(obs, action, next_obs, reward, terminated, truncated, jnp.bool_(True), info)
+
+    shapes = jax.eval_shape(one, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.zeros((num_envs, *x.shape), x.dtype), shapes)

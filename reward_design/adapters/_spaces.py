@@ -1,0 +1,66 @@
+"""Values of gymnasium spaces as copied NumPy arrays ``[B, ...]``, from one environment or a batch of them."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from gymnasium import spaces
+
+
+def copier(space: spaces.Space, what: str) -> Callable[[Any], Any]:
+    """Function that copies a value of ``space``, single or batched, to arrays ``[B, ...]`` of the space's dtypes.
+
+    Raises:
+        TypeError: if nothing in the space is a number.
+    """
+    copy = _copier(space)
+    if copy is None:
+        raise TypeError(f"{what} must have Box, Discrete, MultiDiscrete or MultiBinary parts, got {space}; convert it.")
+    return copy
+
+
+def _copier(space: spaces.Space) -> Callable[[Any], Any] | None:
+    if isinstance(space, spaces.Dict):
+        parts = {k: copy for k, s in space.items() if (copy := _copier(s))}
+        return (lambda x: {k: copy(x[k]) for k, copy in parts.items()}) if parts else None
+    if isinstance(space, spaces.Tuple):
+        parts = {i: copy for i, s in enumerate(space) if (copy := _copier(s))}
+        return (lambda x: tuple(copy(x[i]) for i, copy in parts.items())) if parts else None
+    if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        return partial(np.array, dtype=space.dtype, ndmin=len(space.shape or ()) + 1)
+    return None
+
+
+def zeros(space: spaces.Space, num_envs: int) -> Any:
+    """Zeros of the shape that :func:`copier` gives."""
+    if isinstance(space, spaces.Dict):
+        return {k: zeros(s, num_envs) for k, s in space.items() if _copier(s)}
+    if isinstance(space, spaces.Tuple):
+        return tuple(zeros(s, num_envs) for s in space if _copier(s))
+    return np.zeros((num_envs, *(space.shape or ())), space.dtype)
+
+
+def merge(lanes: np.ndarray, on_true: Any, on_false: Any) -> Any:
+    """Leaves of ``on_true`` in the lanes where ``lanes`` is true, of ``on_false`` elsewhere."""
+    return jax.tree.map(lambda a, b: np.where(lanes.reshape(-1, *[1] * (a.ndim - 1)), a, b), on_true, on_false)
+
+
+def numeric_info(key: str, value: Any) -> np.ndarray:
+    """An info entry as an array.
+
+    Raises:
+        TypeError: if it is not numeric.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"info[{key!r}] must be numbers, got {type(value).__name__}; encode it as an array, text as uint8."
+        )
+    return array
+
+
+def missing_key(key: str, available: Iterable[Any]) -> ValueError:
+    """The error for an entry of ``info_keys`` that the environment did not give at a step."""
+    return ValueError(f"info_keys names {key!r}, but the info of this step has only {sorted(map(str, available))}.")

@@ -1,0 +1,222 @@
+"""The command ``reward-design``: compare, train, list, report. Heavy imports wait until a command runs."""
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
+
+_TRACEBACK = "REWARD_DESIGN_TRACEBACK"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train with several reward designs on several tasks, judge them by the true return, write a report.
+
+    What is finished is kept in --out and not computed again: after an interrupt, run the same command again.
+
+    For example, the designs of the package on one task, and one of your own on two tasks:
+
+      reward-design compare --task four_rooms --rewards sparse shaping misaligned --seeds 6
+
+      reward-design compare --task four_rooms key_door --rewards sparse my_module:my_reward --out results/mine
+    """
+
+    task: Annotated[tuple[str, ...], arg(aliases=["--tasks"], metavar="NAME [NAME ...]")]
+    """Names of tasks (see `reward-design list`)."""
+    rewards: Annotated[tuple[str, ...], arg(aliases=["--reward"], metavar="NAME [NAME ...]")] = (
+        "sparse",
+        "dense",
+        "shaping",
+        "misaligned",
+    )
+    """Names of designs (see `reward-design list`), or your own as module:attribute: a Reward, or a function that takes
+    the task and returns one. Modules of the current folder are found."""
+    agent: str = "ppo"
+    """Name of the agent that learns."""
+    seeds: int = 20
+    """Runs per task and design, with the seeds 0, 1, 2, ..."""
+    out: str = "results/compare"
+    """Folder for the records and the report."""
+    total_timesteps: int | None = None
+    """Environment steps of each run; by default what suits the task."""
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
+    """Settings of the agent, as name=value, for example learning_rate=3e-4 hidden=64,64."""
+    overwrite: bool = False
+    """Delete what --out holds of another comparison."""
+    extend: bool = False
+    """Add tasks and designs to the comparison that --out holds."""
+    quiet: bool = False
+    """No progress bar."""
+
+    def run(self, command: str) -> int:
+        """Run, print the table and the place of the report; 1 if a run failed."""
+        from reward_design.agents import use_all_cores
+
+        use_all_cores()
+        from reward_design.experiments import budgets, compare, terminal
+
+        results = compare(
+            list(self.task), list(self.rewards), agent=self.agent, seeds=self.seeds, out=self.out,
+            total_timesteps=self.total_timesteps, config=budgets.assignments(self.set), overwrite=self.overwrite,
+            extend=self.extend, progress=not self.quiet, command=command,
+        )  # fmt: skip
+        terminal.show(results)
+        return 1 if results.failed else 0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one agent with one reward on one task, with a line per evaluation.
+
+    With --out every evaluation also leaves a checkpoint of everything (agent, optimiser, reward, environments, random
+    state): the same command goes on from the last one and gives the numbers of an uninterrupted run.
+
+    For example:
+
+      reward-design train --task mountain_car --reward shaping
+
+      reward-design train --task cartpole --reward my_module:my_reward --out results/cartpole --set learning_rate=3e-4
+    """
+
+    task: str
+    """Name of a task (see `reward-design list`)."""
+    reward: Annotated[str, arg(aliases=["--rewards"])] = "environment"
+    """Name of a design, or your own as module:attribute."""
+    agent: str = "ppo"
+    """Name of the agent that learns."""
+    seed: int = 0
+    """Seed of the run."""
+    out: str | None = None
+    """Folder for checkpoints and records; none are kept without it."""
+    total_timesteps: int | None = None
+    """Environment steps; by default what suits the task."""
+    evaluations: int = 20
+    """Lines to print (about)."""
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
+    """Settings of the agent, as name=value."""
+    overwrite: bool = False
+    """Start anew: delete what --out holds."""
+
+    def run(self, command: str) -> int:
+        """Train, print a line per evaluation."""
+        from reward_design.agents import use_all_cores
+
+        use_all_cores()
+        from reward_design.experiments import budgets, single
+
+        config = budgets.assignments(self.set)
+        single.train(
+            self.task, self.reward, agent=self.agent, seed=self.seed, out=self.out, overwrite=self.overwrite,
+            total_timesteps=self.total_timesteps, config=config, evaluations=self.evaluations, command=command,
+        )  # fmt: skip
+        return 0
+
+
+@dataclass(frozen=True)
+class List:
+    """Name the tasks, reward designs and agents, with a line of text each."""
+
+    def run(self, command: str) -> int:
+        """Print the lists."""
+        from reward_design.experiments import terminal
+
+        terminal.show_names()
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the HTML report again from the records of a comparison, finished or not.
+
+    For example:
+
+      reward-design report results/compare
+    """
+
+    out: Positional[str] = "results/compare"
+    """Folder that `reward-design compare` wrote."""
+
+    def run(self, command: str) -> int:
+        """Write the report and print the table."""
+        from reward_design.experiments import terminal
+        from reward_design.experiments.report import write
+        from reward_design.experiments.results import Results
+
+        results = write(Results.load(self.out), self.out)
+        terminal.show(results)
+        return 0
+
+
+COMMANDS: dict[str, type] = {"compare": Compare, "train": Train, "list": List, "report": Report}
+_Overview = (
+    Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
+    | Annotated[Train, subcommand("train", description="train one agent with one reward on one task")]
+    | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
+    | Annotated[Report, subcommand("report", description="write the report again from the records")]
+)
+
+DESCRIPTION = """Rewards for reinforcement learning: written once, compared by what they lead to.
+
+Start with:  reward-design compare --task four_rooms --rewards sparse shaping misaligned --seeds 6"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: words after the program's name; by default those of the process.
+
+    Returns:
+        0; 1 if a run failed; 2 for a request that cannot be met; 130 after Ctrl-C, 143 after SIGTERM.
+
+    Example:
+        >>> main(["report", "a/folder/without/records"])
+        2
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    command = _parsed(words)
+    stopped_by = _raise_on_sigterm()
+    try:
+        return command.run(shlex.join(["reward-design", *words]))
+    except KeyboardInterrupt:
+        out = getattr(command, "out", None)
+        kept = f" What is finished is kept in {out}; run the same command again to go on." if out else ""
+        print(f"\nInterrupted.{kept}", file=sys.stderr)
+        return 128 + (stopped_by[0] if stopped_by else signal.SIGINT)
+    except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+
+
+def _parsed(words: list[str]) -> Any:
+    """The command with its settings. The help of one command has its whole text, the overview a line for each."""
+    config = (FlagCreatePairsOff,)
+    if words and words[0] in COMMANDS:
+        return tyro.cli(COMMANDS[words[0]], prog=f"reward-design {words[0]}", args=words[1:], config=config)
+    return tyro.cli(_Overview, prog="reward-design", description=DESCRIPTION, args=words, config=config)
+
+
+def _raise_on_sigterm() -> list[int]:
+    """Treat SIGTERM like Ctrl-C; the list gets the number of the signal."""
+    got: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        got.append(number)
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGTERM, stop)
+    return got
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What a composed reward consists of, for people and for checks before training."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jax.core import Tracer
+
+from reward_design.core import Kind, Reward
+
+
+def describe(reward: Reward) -> str:
+    """Readable tree of a composed reward: name, kind and settings of every part.
+
+    Args:
+        reward: any reward.
+
+    Returns:
+        One line per part, drawn like the command ``tree``.
+
+    Example:
+        >>> import reward_design as rd
+        >>> print(rd.describe(rd.chain(rd.environment_reward(), rd.clip(high=2.0))))
+        chain (POINTWISE)
+        ├── environment (POINTWISE)
+        └── clip (POINTWISE) low=-1.0, high=2.0
+    """
+    return "\n".join(_lines(reward.name, reward, "", ""))
+
+
+def walk(reward: Reward) -> Iterator[tuple[str, Reward]]:
+    """Every part of a reward with its path, the reward itself first.
+
+    Args:
+        reward: any reward.
+
+    Returns:
+        Iterator over ``(path, part)``; the path joins names with ``/``, ``chain/clip`` for example.
+
+    Example:
+        >>> import reward_design as rd
+        >>> [path for path, _ in rd.walk(rd.chain(rd.environment_reward(), rd.clip()))]
+        ['chain', 'chain/environment', 'chain/clip']
+    """
+    yield reward.name, reward
+    for key, child in reward.children.items():
+        for path, part in walk(child):
+            yield "/".join([reward.name, key, *path.split("/")[1:]]), part
+
+
+def check_gamma(reward: Reward, gamma: Any) -> None:
+    """Refuse a reward that discounts differently from the agent.
+
+    Potential-based shaping keeps the optimal policy only if its gamma is the agent's. A traced ``gamma`` (an agent
+    swept over gamma) cannot be compared and passes.
+
+    Args:
+        reward: any reward.
+        gamma: the agent's discount per environment step, in [0, 1].
+
+    Raises:
+        ValueError: if a part of the reward has another gamma among its settings.
+
+    Example:
+        >>> import reward_design as rd
+        >>> rd.check_gamma(rd.potential_shaping(lambda obs: obs, gamma=0.9), 0.99)
+        Traceback (most recent call last):
+            ...
+        ValueError: 'potential_shaping' discounts with gamma 0.9, the agent with 0.99; give both the same gamma.
+    """
+    if isinstance(gamma, Tracer):
+        return
+    for path, part in walk(reward):
+        own = part.settings.get("gamma")
+        if own is not None and not math.isclose(own, float(gamma), rel_tol=0.0, abs_tol=1e-7):
+            raise ValueError(
+                f"{path!r} discounts with gamma {own}, the agent with {float(gamma):.6g}; give both the same gamma."
+            )
+
+
+def require_online(reward: Reward, where: str = "a step-by-step wrapper") -> None:
+    """Refuse a reward that cannot be computed step by step.
+
+    Args:
+        reward: any reward.
+        where: what cannot serve it, for the message.
+
+    Raises:
+        TypeError: if the kind of the reward is ``TRAJECTORY``.
+
+    Example:
+        >>> import reward_design as rd
+        >>> rd.require_online(rd.environment_reward())
+    """
+    if reward.kind is Kind.TRAJECTORY:
+        raise TypeError(
+            f"{reward.name!r} needs whole episodes (kind TRAJECTORY); {where} cannot serve it. "
+            "Use unroll on recorded episodes, or wrap it in delayed(...)."
+        )
+
+
+def _lines(label: str, reward: Reward, first: str, rest: str) -> Iterator[str]:
+    settings = ", ".join(f"{k}={_text(v)}" for k, v in reward.settings.items())
+    yield f"{first}{label} ({reward.kind.name}) {settings}".rstrip()
+    children = list(reward.children.items())
+    for number, (key, child) in enumerate(children):
+        name = child.name if key == child.name else f"{key}: {child.name}"
+        last = number == len(children) - 1
+        yield from _lines(name, child, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) + "}"
+    if hasattr(value, "shape") and value.shape:
+        return f"array{tuple(value.shape)}"
+    return getattr(value, "__name__", None) or str(value)

@@ -1,0 +1,29 @@
+"""Experiments: compare reward designs by what they lead to.
+
+``compare`` trains and judges; ``Results`` reads what it left; ``DESIGNS`` names the designs that every task knows.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reward_design.experiments.comparison import compare
+    from reward_design.experiments.designs import DESIGNS, Design, resolve
+    from reward_design.experiments.results import Results
+
+__all__ = ["DESIGNS", "Design", "Results", "compare", "resolve"]
+
+_HOMES = {
+    "DESIGNS": "designs",
+    "Design": "designs",
+    "Results": "results",
+    "compare": "comparison",
+    "resolve": "designs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the command line answers ``--help`` before any of this is loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

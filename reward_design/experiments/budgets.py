@@ -1,0 +1,100 @@
+"""How long and with which settings an agent trains on a task when nothing else is asked for."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
+    "ppo": {
+        "chain": {"total_timesteps": 60_000},
+        "deep_sea": {"total_timesteps": 200_000},
+        "cliff": {"total_timesteps": 120_000},
+        "four_rooms": {"total_timesteps": 100_000},
+        "key_door": {"total_timesteps": 150_000},
+        "random_mdp": {"total_timesteps": 60_000},
+        "mountain_car": {"total_timesteps": 300_000},
+        "cartpole": {"total_timesteps": 150_000},
+        "acrobot": {"total_timesteps": 300_000},
+        "pendulum": {"total_timesteps": 400_000},
+        "point_maze": {"total_timesteps": 400_000},
+    },
+}
+"""Settings by agent and task that differ from the agent's defaults; whatever is not listed takes those."""
+
+
+def settings(
+    agent: Any,
+    task: Any,
+    *,
+    total_timesteps: int | None = None,
+    config: Any = None,
+) -> Any:
+    """The settings an agent uses on a task: its defaults, the task's gamma and budget, then what was asked for.
+
+    Args:
+        agent: a :class:`reward_design.agents.base.Agent`.
+        task: a :class:`reward_design.envs.Task`.
+        total_timesteps: environment steps; overrides all others.
+        config: a mapping of settings to override (strings are converted), or a complete ``agent.Config``.
+
+    Returns:
+        An ``agent.Config``.
+
+    Raises:
+        ValueError: for an unknown setting, with the nearest name, or a value that does not fit.
+    """
+    if isinstance(config, agent.Config):
+        steps = {} if total_timesteps is None else {"total_timesteps": total_timesteps}
+        return dataclasses.replace(config, **steps)
+    known = {field.name: field.type for field in dataclasses.fields(agent.Config)}
+    values: dict[str, Any] = {"gamma": task.gamma, **BUDGETS.get(agent.name, {}).get(task.name, {})}
+    values |= {name: _converted(agent.name, name, value, known) for name, value in (config or {}).items()}
+    if total_timesteps is not None:
+        values["total_timesteps"] = total_timesteps
+    return agent.Config(**{name: value for name, value in values.items() if name in known})
+
+
+def assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
+    """``name=value`` words of a command line as a mapping.
+
+    Example:
+        >>> assignments(["learning_rate=3e-4", "hidden=64,64"])
+        {'learning_rate': '3e-4', 'hidden': '64,64'}
+    """
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (name, sign, value) in zip(pairs, split, strict=True):
+        if not (name and sign and value):
+            raise ValueError(f"--set expects name=value, got {pair!r}, as in --set learning_rate=3e-4.")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in split}
+
+
+def _converted(agent: str, name: str, value: Any, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"agent {agent!r} has no setting {name!r}; {hint}It has: {', '.join(known)}.")
+    try:
+        return _parsed(value, known[name]) if isinstance(value, str) else value
+    except ValueError:
+        wanted = getattr(known[name], "__name__", str(known[name]))
+        raise ValueError(f"setting {name!r} of agent {agent!r} must be {wanted}, got {value!r}.") from None
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """A value from the command line; Python's own literal forms, and ``64,64`` for tuples."""
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    if kind in (int, float):
+        number = float(text)
+        return kind(number) if kind is float or number == int(number) else int(text)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(_parsed(part, item) for part in text.strip("()[] ").split(",") if part.strip())
+    if typing.get_origin(kind) is not None or isinstance(kind, type(int | None)):
+        options = [k for k in typing.get_args(kind) if k is not type(None)]
+        return None if text.lower() == "none" else _parsed(text, options[0])
+    return text

@@ -1,0 +1,211 @@
+"""Named reward designs, built for a task from what the task knows, and a user's own by ``module:attribute``."""
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reward_design.combinators import chain, environment_reward, weighted_sum
+from reward_design.core import Reward
+from reward_design.envs.base import Task
+from reward_design.exploration import count_bonus
+from reward_design.shaping import potential_shaping
+
+
+@dataclass(frozen=True)
+class Design:
+    """A way to build a reward for any task.
+
+    Attributes:
+        description: one line.
+        build: ``task -> Reward``.
+    """
+
+    description: str
+    build: Callable[[Task], Reward]
+
+
+def _shaping(task: Task) -> Reward:
+    return chain(task.sparse_reward, potential_shaping(task.potential, gamma=task.gamma))
+
+
+def _with_auxiliary(name: str) -> Callable[[Task], Reward]:
+    def build(task: Task) -> Reward:
+        if name not in task.auxiliary:
+            raise ValueError(
+                f"task {task.name!r} has no auxiliary reward {name!r}; it has {_listed(task.auxiliary) or 'none'}."
+            )
+        return weighted_sum(task=task.sparse_reward, auxiliary=task.auxiliary[name])
+
+    return build
+
+
+DESIGNS: dict[str, Design] = {
+    "sparse": Design("paid only on the event that defines the task", lambda task: task.sparse_reward),
+    "dense": Design("the task's hand-made informative reward", lambda task: task.dense_reward),
+    "shaping": Design(
+        "sparse plus potential-based shaping, gamma phi(s') - phi(s); keeps the optimal policy", _shaping
+    ),
+    "aligned": Design("sparse plus an auxiliary reward that helps", _with_auxiliary("aligned")),
+    "misaligned": Design(
+        "sparse plus an auxiliary reward that looks helpful and is not", _with_auxiliary("misaligned")
+    ),
+    "count_bonus": Design(
+        "sparse plus a bonus for states seldom visited", lambda task: chain(task.sparse_reward, count_bonus(scale=0.1))
+    ),
+    "environment": Design("the environment's own reward, unchanged", lambda task: environment_reward()),
+}
+"""The designs that every task knows how to build."""
+
+
+def resolve(design: Any, task: Task) -> Reward:
+    """The reward that a design gives on a task.
+
+    Args:
+        design: a name in :data:`DESIGNS`; ``"module:attribute"`` (modules of the current directory included); a
+            :class:`Reward`; or a function ``task -> Reward`` or ``() -> Reward``.
+        task: the task.
+
+    Returns:
+        A :class:`Reward`.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest one, or a module or attribute that is not there.
+        TypeError: if what was found is not a reward.
+
+    Example:
+        >>> from reward_design.envs import task
+        >>> resolve("sparse", task("chain")) is task("chain").sparse_reward
+        True
+    """
+    if isinstance(design, str):
+        if ":" not in design:
+            return known(design).build(task)
+        return _built(_imported(design), task, design)
+    return _built(design, task, getattr(design, "__name__", type(design).__name__))
+
+
+def known(name: str) -> Design:
+    """The design of this name.
+
+    Raises:
+        ValueError: with the nearest name, if there is none.
+
+    Example:
+        >>> known("shapping")
+        Traceback (most recent call last):
+        ValueError: unknown reward 'shapping'; did you mean 'shaping'? ...
+    """
+    if name not in DESIGNS:
+        raise ValueError(
+            f"unknown reward {name!r}; {did_you_mean(name, DESIGNS)}Known: {_listed(DESIGNS)}, "
+            "or your own as module:attribute."
+        )
+    return DESIGNS[name]
+
+
+def labelled(rewards: str | Reward | Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Designs by label: names label themselves, rewards and functions go by their own name.
+
+    Raises:
+        ValueError: if two have the same label, or there is none.
+
+    Example:
+        >>> list(labelled(["sparse", "shaping"]))
+        ['sparse', 'shaping']
+    """
+    if isinstance(rewards, Mapping):
+        named = [(str(label), design) for label, design in rewards.items()]
+    else:
+        many = rewards if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
+        named = [(_label(design), design) for design in many]
+    if not named:
+        raise ValueError(f"expected at least one reward, got none; choose among {_listed(DESIGNS)}.")
+    labels = [label for label, _ in named]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(
+            f"the reward {twice[0]!r} was given twice; give a dictionary {{label: reward}} to tell them apart."
+        )
+    return dict(named)
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """``"did you mean 'x'? "`` for the nearest option, or nothing."""
+    close = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.4)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _label(design: Any) -> str:
+    if isinstance(design, str):
+        return design
+    return str(getattr(design, "name", None) or getattr(design, "__name__", type(design).__name__))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _imported(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ValueError(
+                f"reward {path!r}: there is no module {module_name!r} in {os.getcwd()} or installed; "
+                "start from the folder that holds it."
+            ) from None
+        raise ValueError(f"reward {path!r}: importing {module_name!r} needs {error.name!r}, not installed.") from error
+    except Exception as error:
+        raise ValueError(f"reward {path!r}: importing {module_name!r} failed with {_described(error)}") from error
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            public = [name for name in vars(value) if not name.startswith("_")]
+            raise ValueError(
+                f"reward {path!r}: {module_name!r} has no {attribute!r}; {did_you_mean(part, public)}".strip()
+            )
+        value = getattr(value, part)
+    return value
+
+
+def _built(value: Any, task: Task, label: str) -> Reward:
+    if isinstance(value, Reward):
+        return value
+    if not callable(value):
+        raise TypeError(
+            f"reward {label!r} must be a Reward or a function task -> Reward, got {type(value).__name__}; "
+            "make one with reward_design.pointwise, from_step or from_trajectory."
+        )
+    try:
+        result = value(task) if _takes_task(value) else value()
+    except Exception as error:
+        raise ValueError(
+            f"reward {label!r}: building it for task {task.name!r} failed with {_described(error)}"
+        ) from error
+    if not isinstance(result, Reward):
+        raise TypeError(
+            f"reward {label!r}: the function must return a Reward, got {type(result).__name__}; it is called with the "
+            "task, not with a transition (wrap such a function in reward_design.pointwise)."
+        )
+    return result
+
+
+def _takes_task(function: Callable[..., Any]) -> bool:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.kind in kinds and p.default is p.empty for p in parameters)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,0 +1,87 @@
+"""A progress bar for runs on the device: runs done, environment steps per second, time left."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """Bar over all environment steps of the units to do; on a pipe, one line per finished unit instead.
+
+    Args:
+        plans: units with ``config.total_timesteps`` and ``name``.
+        num_seeds: runs per unit.
+        enabled: False shows nothing.
+        console: where to; standard error by default.
+    """
+
+    def __init__(self, plans: Sequence[Any], num_seeds: int, *, enabled: bool = True, console: Console | None = None):
+        self.num_seeds, self.num_runs, self.runs_done = num_seeds, len(plans) * num_seeds, 0
+        self.console = console or Console(stderr=True)
+        self.enabled = enabled and bool(plans)
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[runs]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+        ]
+        self.bar = Bar(*columns, console=self.console, disable=not (self.enabled and self.console.is_terminal))
+        total = sum(_steps(plan) * num_seeds for plan in plans)
+        self.row = self.bar.add_task("", total=total, runs=self._runs(), speed="")
+        self.done = self.before = 0
+        self.started = self.tick = time.perf_counter()
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def begin(self, plan: Any) -> None:
+        """A unit starts (compiling comes first)."""
+        self.before, self.started = self.done, time.perf_counter()
+        self.tick = self.started
+        self.bar.update(self.row, description=" · ".join(plan.name), speed="compiling")
+
+    def advance(self, plan: Any, steps: int) -> None:
+        """Each run of the unit has done ``steps`` environment steps."""
+        now = time.perf_counter()
+        done = self.before + steps * self.num_seeds
+        speed = (done - self.done) / max(now - self.tick, 1e-9)
+        self.done, self.tick = done, now
+        self.bar.update(self.row, completed=done, speed=f"{_si(speed)} steps/s")
+
+    def end(self, plan: Any, failed: str = "") -> None:
+        """The unit is finished, or failed for a reason."""
+        self.done = self.before + _steps(plan) * self.num_seeds
+        self.runs_done += self.num_seeds
+        self.bar.update(self.row, completed=self.done, runs=self._runs())
+        if failed and self.enabled:
+            self.console.print(f"[red]failed[/red] {' · '.join(plan.name)}: {failed}", soft_wrap=True, highlight=False)
+        elif self.enabled and not self.console.is_terminal:
+            seconds = time.perf_counter() - self.started
+            speed = _si(_steps(plan) * self.num_seeds / seconds)
+            line = f"{' · '.join(plan.name)}: {self._runs()}, {seconds:.1f} s, {speed} steps/s with compiling"
+            self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _runs(self) -> str:
+        return f"{self.runs_done}/{self.num_runs} runs"
+
+
+def _steps(plan: Any) -> int:
+    return plan.config.num_updates * plan.config.steps_per_update
+
+
+def _si(number: float) -> str:
+    for limit, suffix in ((1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{suffix}"
+    return f"{number:.0f}"

@@ -1,0 +1,79 @@
+"""Where results come from: versions, device, commit, and what exactly was computed."""
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+
+import reward_design
+from reward_design.agents.base import reward_example
+from reward_design.core import Reward
+from reward_design.envs.base import FunctionalEnv
+
+_PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "gymnasium")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device, commit of the current directory (None outside a repository) and time, as JSON types."""
+    versions = {"reward-design": reward_design.__version__, "python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "versions": versions,
+        "device": device(),
+        "commit": commit(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def device() -> str:
+    """What JAX runs on, in words."""
+    devices = jax.local_devices()
+    kind = _processor() if devices[0].platform == "cpu" else devices[0].device_kind
+    return f"{len(devices)} x {devices[0].platform} ({kind})"
+
+
+def commit() -> str | None:
+    """Commit of the current directory, with ``+`` if there are changes; None where there is none."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def fingerprint(env: FunctionalEnv, reward: Reward) -> str:
+    """Hash of the program that environment and reward compile to, constants included.
+
+    Two rewards with the same fingerprint compute the same numbers; an edited one has another, whatever its name.
+
+    Raises:
+        ValueError: if the reward returns a wrong shape; raised before any training.
+        TypeError: if it returns a wrong dtype.
+    """
+    example = reward_example(env)
+
+    def program(key: Any, trajectory: Any) -> Any:
+        params, state = reward.init(key, example)
+        obs, env_state = env.reset(key)
+        return reward.unroll(params, state, trajectory), obs, env.step(key, env_state, trajectory.action[0, 0])
+
+    trajectory = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), example)
+    text = jax.jit(program).lower(jax.random.key(0), trajectory).as_text()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=5)
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

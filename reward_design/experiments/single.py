@@ -1,0 +1,187 @@
+"""One run of one agent with one reward on one task: a line per evaluation, checkpoints, exact resume."""
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from reward_design import envs
+from reward_design.agents import agent as find_agent
+from reward_design.agents import base, checkpoint, train_seeds
+from reward_design.experiments import budgets, designs
+from reward_design.experiments.comparison import summary
+from reward_design.experiments.provenance import fingerprint, provenance
+from reward_design.experiments.store import Store
+
+NUM_EPISODES = 32
+"""Episodes of the evaluation after training."""
+
+
+def train(
+    task: str | envs.Task,
+    reward: Any = "environment",
+    *,
+    agent: str = "ppo",
+    seed: int = 0,
+    out: str | None = None,
+    total_timesteps: int | None = None,
+    config: Any = None,
+    evaluations: int = 20,
+    overwrite: bool = False,
+    command: str | None = None,
+    console: Console | None = None,
+) -> dict[str, float]:
+    """Train one agent, print a line per evaluation, keep checkpoints and records in ``out`` and go on from there.
+
+    Args:
+        task: name, or a task.
+        reward: a design, see :func:`reward_design.experiments.resolve`.
+        agent: name in :data:`reward_design.agents.AGENTS`.
+        seed: of the run.
+        out: folder; without it nothing is kept.
+        total_timesteps: environment steps; by default what suits the task.
+        config: settings of the agent to override by name, or a complete ``Config``.
+        evaluations: lines to print (about).
+        overwrite: delete what ``out`` holds.
+        command: how to run this again, for the records.
+        console: where to print.
+
+    Returns:
+        Means over episodes played after training by the policy's mode: ``true_return``, ``success``, ``length``.
+
+    Raises:
+        ValueError: for an unknown name, a setting that does not fit, or a folder that belongs to another run.
+    """
+    if evaluations < 1:
+        raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
+    task = envs.task(task) if isinstance(task, str) else task
+    learner, console = find_agent(agent), console or Console(soft_wrap=True)
+    settings = budgets.settings(learner, task, total_timesteps=total_timesteps, config=config)
+    built = designs.resolve(reward, task)
+    base.check_reward_fits(settings, built)
+    label = next(iter(designs.labelled([reward])))
+    identity = {
+        "task": task.name, "reward": label, "agent": agent, "seed": seed, "config": asdict(settings),
+        "program": fingerprint(task.env, built),
+    }  # fmt: skip
+    run = _Run(learner, settings, task, built, seed, evaluations, console)
+    console.print(f"{learner.name} on {task.name} with {label}, {settings.total_timesteps:,} steps, seed {seed}")
+    if out is None:
+        return run.evaluate(run.go(None, lambda *_: None))
+    with Store(out, identity, overwrite=overwrite) as store:
+        state = _resume(run, store, identity, overwrite)
+        if state is None or int(state.num_updates[0]) < settings.num_updates:
+            store.append({"kind": "session", "command": command or "train", **provenance()})
+        return run.evaluate(run.go(state, _keeper(store, identity)))
+
+
+class _Run:
+    """What the parts of a run share."""
+
+    def __init__(
+        self,
+        learner: base.Agent,
+        config: Any,
+        task: envs.Task,
+        reward: Any,
+        seed: int,
+        evaluations: int,
+        console: Console,
+    ) -> None:
+        self.learner, self.config, self.task, self.reward = learner, config, task, reward
+        self.keys, self.console = jax.vmap(jax.random.key)(jnp.asarray([seed], jnp.uint32)), console
+        most = max(1, config.num_updates // evaluations)
+        self.chunk = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
+        self.lines = 0
+
+    def go(self, state: Any, keep: Any) -> Any:
+        """Train from ``state`` (None: from the start) to the end; ``keep`` gets updates done, line and state."""
+        done = 0 if state is None else int(state.num_updates[0])
+        if done >= self.config.num_updates:
+            self.console.print(f"finished before: {done * self.config.steps_per_update:,} steps")
+            return state
+        tick = [time.perf_counter()]
+
+        def on_chunk(updates: int, metrics: Mapping[str, np.ndarray], state: Any) -> None:
+            now = time.perf_counter()
+            speed = metrics["episodes"].shape[1] * self.config.steps_per_update / (now - tick[0])
+            line = {k: v[0] for k, v in summary(metrics, self.config.steps_per_update, tail=1.0)["final"].items()}
+            self._print(updates * self.config.steps_per_update, line, speed)
+            keep(updates, line, state)
+            tick[0] = time.perf_counter()
+
+        result = train_seeds(
+            self.learner, self.config, self.task, self.reward, self.keys, state=state, on_chunk=on_chunk,
+            num_chunks=math.ceil((self.config.num_updates - done) / self.chunk),
+        )  # fmt: skip
+        return result.state
+
+    def evaluate(self, state: Any) -> dict[str, float]:
+        """Play whole episodes with the mode of the policy."""
+        one = jax.tree.map(lambda x: x[0], state)
+        key = jax.random.fold_in(self.keys[0], 1)
+        played = base.evaluate(self.learner, self.config, self.task, one, key, num_episodes=NUM_EPISODES)
+        means = {name: float(np.mean(value)) for name, value in played.items()}
+        self.console.print(
+            f"evaluated without exploration on {NUM_EPISODES} episodes: true return {means['true_return']:.4g}, "
+            f"success {means['success']:.0%}, length {means['length']:.4g}",
+            highlight=False,
+        )
+        return means
+
+    def _print(self, steps: int, line: Mapping[str, Any], speed: float) -> None:
+        if self.lines % 20 == 0:
+            self.console.print(
+                f"{'steps':>12}{'true return':>14}{'paid':>12}{'success':>10}{'length':>9}{'steps/s':>12}"
+            )
+        self.lines += 1
+        self.console.print(
+            f"{steps:>12,}{line['true_return']:>14.4g}{line['shaped_return']:>12.4g}{line['success']:>10.0%}"
+            f"{line['length']:>9.4g}{speed:>12,.0f}",
+            highlight=False,
+        )
+
+
+def _folder(store: Store) -> Path:
+    return store.folder / "checkpoints"
+
+
+def _resume(run: _Run, store: Store, identity: Mapping[str, Any], overwrite: bool) -> Any:
+    """The state of the newest checkpoint, or None."""
+    if overwrite:
+        shutil.rmtree(_folder(store), ignore_errors=True)
+    if not _folder(store).is_dir():
+        return None
+    like = jax.vmap(lambda key: run.learner.init(run.config, run.task.env, run.reward, key, None))(run.keys)
+    found = checkpoint.restore(_folder(store), like, identity=_plain(identity))
+    if found is None:
+        return None
+    run.console.print(f"going on from {found[1] * run.config.steps_per_update:,} steps ({_folder(store)})")
+    return found[0]
+
+
+def _keeper(store: Store, identity: Mapping[str, Any]) -> Any:
+    """Append the line, then checkpoint: a kill in between costs one chunk, whose line is then not written twice."""
+    known = {r["update"] for r in store.records if r["kind"] == "evaluation"}
+
+    def keep(updates: int, line: Mapping[str, Any], state: Any) -> None:
+        if updates not in known:
+            store.append({"kind": "evaluation", "update": updates, **line})
+        checkpoint.save(_folder(store), state, step=updates, identity=_plain(identity))
+
+    return keep
+
+
+def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists instead of tuples, as JSON gives them back."""
+    return {
+        k: _plain(v) if isinstance(v, Mapping) else list(v) if isinstance(v, tuple) else v for k, v in identity.items()
+    }

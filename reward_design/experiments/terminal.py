@@ -1,0 +1,86 @@
+"""What the command line prints: the final table, the lists of names."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from reward_design.experiments import plots, report
+from reward_design.experiments.results import Results, Row
+
+
+def console() -> Console:
+    """Standard output; 140 columns wide on a pipe, so that tables are not folded."""
+    plain = Console()
+    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=140)
+
+
+def show(results: Results) -> None:
+    """Print the final table, what failed, and where the report lies."""
+    out = console()
+    out.print(final_table(results))
+    for (task, reward), unit in results.failed.items():
+        out.print(f"[red]failed[/red] {escape(reward)} on {escape(task)}: {escape(unit.reason)}", highlight=False)
+    if results.report:
+        out.print(f"\nReport: {Path(results.report).resolve()}", soft_wrap=True, highlight=False)
+
+
+def final_table(results: Results) -> Table:
+    """Tasks and designs with interquartile means, 95 % intervals and probability of improvement."""
+    num_seeds = len(results.identity["seeds"])
+    table = Table(
+        title=f"Last tenth of training, {num_seeds} seeds: interquartile mean and 95 % interval",
+        title_justify="left", title_style="dim", box=None, padding=(0, 2, 0, 0), header_style="dim",
+    )  # fmt: skip
+    table.add_column("design", overflow="fold", min_width=13)
+    for name in ("true return", "", "over\ntraining", "success", "length", f"beats\n{results.baseline}"):
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+    names = plots.shown(results.rewards)
+    for task in results.tasks:
+        rows = [row for row in results.rows if row.task == task]
+        digits = report.digits(row.true_return for row in rows)
+        table.add_row(f"[bold]{escape(task)}[/bold]")
+        for row in rows:
+            table.add_row(f" {escape(names[row.reward])}", *_cells(row, digits))
+    return table
+
+
+def show_names() -> None:
+    """Print tasks, reward designs and agents with a line of text each."""
+    from reward_design import agents, envs
+    from reward_design.experiments.designs import DESIGNS
+
+    out = console()
+    adapters = {f"{name}/<id>": text for name, text in envs.list_adapters().items()}
+    _names(out, "Tasks", "--task", {**envs.list_tasks(), **adapters})
+    _names(out, "Reward designs", "--rewards", {name: design.description for name, design in DESIGNS.items()})
+    out.print("  or your own as [bold]module:attribute[/bold]: a Reward, or a function that takes the task\n")
+    _names(out, "Agents", "--agent", {name: agents.agent(name).description for name in agents.AGENTS})
+
+
+def _names(out: Console, title: str, flag: str, names: Mapping[str, str]) -> None:
+    out.print(f"[bold]{title}[/bold] [dim]({flag})[/dim]", highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, text in names.items():
+        table.add_row(Text(name, style="cyan"), Text(text))
+    out.print(table)
+    out.print()
+
+
+def _cells(row: Row, digits: int) -> list[str]:
+    if row.true_return is None:
+        return ["[red]failed[/red]" if row.reason else "no episode ended"]
+    return [
+        report.number(row.true_return, digits),
+        f"[dim]{report.interval(row.true_return, digits)}[/dim]",
+        report.number(row.over_training, digits),
+        report.percent(row.success),
+        report.number(row.length, 0),
+        report.percent(row.improvement),
+    ]
