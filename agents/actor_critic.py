@@ -54,17 +54,17 @@ class ActorCritic:
         self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"]
     ) -> tuple[Array, tuple[Array, Array]]:
         """Action for the environment, and ``(raw action, head)`` from which the update recomputes its probability."""
-        head = self.actor.apply(params["actor"], self.inputs(moments, obs))
+        head = self.head(params, self.inputs(moments, obs))
         raw = sample(self.space, head, params["log_std"], noise)
         return to_env(self.space, raw), (raw, head)
 
     def head(self, params: Any, x: Float[Array, "*batch features"]) -> Array:
         """Logits or means."""
-        return self.actor.apply(params["actor"], x)
+        return jnp.asarray(self.actor.apply(params["actor"], x))
 
     def value(self, params: Any, x: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """V(s)."""
-        return self.critic.apply(params["critic"], x)[..., 0]
+        return jnp.asarray(self.critic.apply(params["critic"], x))[..., 0]
 
     def log_prob_entropy(self, params: Any, head: Array, raw: Array) -> tuple[Array, Array]:
         """Log pi(raw | s) and the policy's entropy, from the head's output."""
@@ -104,6 +104,7 @@ def to_env(space: spaces.Space, action: Array) -> Array:
     """What the environment is given: Box actions in the space's shape, clipped to its bounds."""
     if isinstance(space, spaces.Discrete):
         return action + int(space.start) if space.start else action
+    assert isinstance(space, spaces.Box)
     action = action.reshape(*action.shape[:-1], *space.shape)
     low, high = (jnp.broadcast_to(jnp.asarray(bound), action.shape) for bound in (space.low, space.high))
     return jnp.clip(action, low, high)

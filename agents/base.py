@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from reward_design.agents import rollout
@@ -29,7 +30,7 @@ def config(cls: type) -> type:
     type checkers leave the constructor alone.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-    cls.__init__.__no_type_check__ = True
+    vars(cls)["__init__"].__no_type_check__ = True
     names = {True: [], False: []}
     for field in dataclasses.fields(cls):
         names[field.type is float].append(field.name)
@@ -48,7 +49,7 @@ class TrainResult(NamedTuple):
     """
 
     state: Any
-    metrics: Mapping[str, Float[Array, "*seeds updates"]]
+    metrics: Mapping[str, Any]
 
 
 class Fault(NamedTuple):
@@ -198,7 +199,7 @@ def linear(start: Any, end: Any, step: Any, num_steps: int) -> Any:
 
 def raise_on_fault(fault: Fault, env: FunctionalEnv, reward: Reward) -> None:
     """Raise :class:`NonFiniteRewardError` for the first seed with a fault; does nothing while tracing."""
-    if isinstance(fault.step, jax.core.Tracer):
+    if isinstance(fault.step, Tracer):
         return
     steps = np.atleast_1d(fault.step)
     if (steps < 0).all():

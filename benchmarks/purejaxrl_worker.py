@@ -43,7 +43,7 @@ def load(path):
         return FiveValues(env), params
 
     gymnax.make = make
-    import ppo
+    import ppo  # pyright: ignore[reportMissingImports]
 
     return ppo
 

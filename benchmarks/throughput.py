@@ -24,7 +24,7 @@ import tyro
 
 import reward_design as rd
 from reward_design.agents import ppo, train_seeds, use_all_cores
-from reward_design.envs import task
+from reward_design.envs import Task, task
 
 SETTINGS = {
     "num_envs": 4, "num_steps": 128, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 2.5e-4,
@@ -89,7 +89,7 @@ def main(args: Args) -> None:
         report(args, "device PPO / stable-baselines3", ours, sb3_ppo(args), goal=">= 25")
 
 
-def device_ppo(config: ppo.Config, env: object, reward: rd.Reward) -> tuple[Timed, float]:
+def device_ppo(config: ppo.Config, env: Task, reward: rd.Reward) -> tuple[Timed, float]:
     """Our PPO, compiled, with the seconds that the first call took."""
     seeds = iter(range(10**6))
 
@@ -103,7 +103,7 @@ def device_ppo(config: ppo.Config, env: object, reward: rd.Reward) -> tuple[Time
     return run, time.perf_counter() - start
 
 
-def many_seeds(config: ppo.Config, env: object, reward: rd.Reward, num_seeds: int) -> Timed:
+def many_seeds(config: ppo.Config, env: Task, reward: rd.Reward, num_seeds: int) -> Timed:
     """Total throughput of many seeds at once, sharded over all devices."""
     keys = jax.random.split(jax.random.key(0), num_seeds)
 
@@ -124,25 +124,28 @@ class peer:  # noqa: N801  (a context manager, used as a function)
         command = [args.purejaxrl_python, str(script), str(args.purejaxrl), str(args.steps)]
         self.steps = args.steps // 512 * 512
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
 
     def __enter__(self) -> tuple[Timed, float]:
         return self.run, self.read()
 
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()
+        self.stdin.close()
         self.process.wait()
 
     def read(self) -> float:
         """One answer in seconds."""
-        line = self.process.stdout.readline()
+        line = self.stdout.readline()
         if not line:
             raise SystemExit("purejaxrl ended before it answered; its own message is above.")
         return float(line)
 
     def run(self) -> float:
         """Steps per second of one training."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.stdin.write("\n")
+        self.stdin.flush()
         return self.steps / self.read()
 
 

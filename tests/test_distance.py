@@ -194,7 +194,7 @@ def test_invariance_matrix(name, invariant):
             "redistribution": redistributed(rng, reward, transition),
         }
         for move, other in moved.items():
-            worst[move] = max(worst[move], distance_of(name, reward, other, transition))
+            worst[move] = max(worst[move], float(distance_of(name, reward, other, transition)))  # pyright: ignore
         assert distance_of(name, reward, -reward, transition) == pytest.approx(2, abs=1e-12)
         assert 0.5 < distance_of(name, reward, rng.normal(size=reward.shape), transition) < 1.8
     for move, d in worst.items():
@@ -297,10 +297,10 @@ def test_matrix_equals_pairs(canonicalisation, metric):
     rng, transition, reward = random_mdp(7)
     rewards = np.stack([reward, rng.normal(size=reward.shape), reward + 1e-7 * rng.normal(size=reward.shape), -reward])
     kwargs = {"gamma": GAMMA, "canonicalisation": canonicalisation, "metric": metric}
-    pairs = [[starc_distance(a, b, transition, **kwargs) for b in rewards] for a in rewards]
+    pairs = np.array([[starc_distance(a, b, transition, **kwargs) for b in rewards] for a in rewards])
     np.testing.assert_allclose(distance_matrix(rewards, transition, **kwargs), pairs, rtol=1e-7, atol=1e-14)
     np.testing.assert_allclose(distance_matrix(rewards.astype(np.float32), transition, **kwargs), pairs, atol=1e-5)
-    epic = [[epic_distance(a, b, gamma=GAMMA) for b in rewards] for a in rewards]
+    epic = np.array([[epic_distance(a, b, gamma=GAMMA) for b in rewards] for a in rewards])
     np.testing.assert_allclose(epic_distance_matrix(list(rewards), gamma=GAMMA), epic, rtol=1e-7, atol=1e-14)
 
 

@@ -74,7 +74,9 @@ def test_a_checkpoint_resumes_exactly(tmp_path):
 
     whole = train_seeds(ppo.AGENT, CONFIG, ENV, REWARD, KEYS, num_chunks=4, on_chunk=save_halfway)
     like = jax.vmap(lambda key: ppo.init(CONFIG, ENV, REWARD, key))(KEYS)
-    state, step = checkpoint.restore(tmp_path / "run", like, identity=identity)
+    restored = checkpoint.restore(tmp_path / "run", like, identity=identity)
+    assert restored is not None
+    state, step = restored
     assert step == 4
     rest = train_seeds(ppo.AGENT, CONFIG, ENV, REWARD, KEYS, state=state, num_chunks=2)
     for name in whole.metrics:
