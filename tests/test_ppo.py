@@ -1,12 +1,15 @@
 """PPO: the update against NumPy, the contract of ``train``, and known answers."""
 
+import collections
 import dataclasses
+import itertools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import reward_design as rd
 from reward_design.agents import evaluate, ppo, reinforce
@@ -153,6 +156,21 @@ def test_loss_equals_the_formula_in_numpy():
     np.testing.assert_allclose(parts["policy_loss"], policy, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(parts["value_loss"], critic, rtol=1e-4)
     np.testing.assert_allclose(loss, policy + 0.5 * critic - 0.01 * entropy, rtol=1e-4, atol=1e-6)
+
+
+def test_every_order_of_rows_is_as_likely():
+    orders = np.asarray(ppo.permutations(jax.random.key(0), 24_000, 4))
+    counts = collections.Counter(map(tuple, orders))
+    assert set(counts) == set(itertools.permutations(range(4)))
+    assert scipy.stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 512, 700, 65_536, 65_537])
+def test_every_row_is_used_once_per_epoch(size):
+    orders = np.asarray(ppo.permutations(jax.random.key(1), 3, size))
+    np.testing.assert_array_equal(np.sort(orders), np.broadcast_to(np.arange(size), (3, size)))
+    if size > 3:
+        assert (orders[0] != orders[1]).any()
 
 
 def test_schedules_reach_their_end():
