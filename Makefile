@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 WORKERS ?= logical
 PYTEST := $(VENV)/bin/python -m pytest
 DEMO ?= --task four_rooms key_door mountain_car --rewards sparse dense shaping misaligned \
-	--seeds 6 --total-timesteps 200000 --out results/demo
+	--seeds 8 --out results/demo
 BENCH ?=
 
 EXTRAS_core :=

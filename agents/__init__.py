@@ -1,9 +1,9 @@
 """Jitted agents. Each module has ``Config``, ``train(config, env, reward, key)`` and an ``AGENT`` bundle."""
 
-import difflib
 import importlib
 from typing import Any
 
+from reward_design._names import suggestion
 from reward_design.agents.base import Agent, TrainResult, evaluate
 from reward_design.agents.seeds import train_seeds, use_all_cores
 
@@ -22,8 +22,7 @@ def agent(name: str) -> Agent:
         ValueError: for an unknown name, with the nearest one.
     """
     if name not in AGENTS:
-        near = difflib.get_close_matches(name, AGENTS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown agent {name!r}; did you mean {near!r}? Agents: {', '.join(AGENTS)}.")
+        raise ValueError(f"unknown agent {name!r}{suggestion(name, AGENTS)} Agents: {', '.join(AGENTS)}.")
     return importlib.import_module(AGENTS[name]).AGENT
 
 

@@ -18,6 +18,7 @@ from reward_design.agents import base, networks, rollout
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.core import Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
+from reward_design.transforms import normalise_by_return
 
 
 @base.config
@@ -32,6 +33,8 @@ class Config:
         num_minibatches: gradient steps per pass; must divide ``num_envs * num_steps``.
         hidden: widths of the tanh layers of actor and critic.
         normalise_obs: scale observations by running moments (kept with the policy); discrete ones are one-hot.
+        normalise_reward: learn from the reward over the running spread of its discounted return, so that its scale does
+            not matter (:func:`reward_design.normalise_by_return`); metrics stay those of the reward itself.
         clip_value: clip the critic's change as well as the actor's.
         learning_rate: at the start.
         learning_rate_end: at the end of the run.
@@ -51,6 +54,7 @@ class Config:
     num_minibatches: int = 4
     hidden: tuple[int, ...] = (64, 64)
     normalise_obs: bool = True
+    normalise_reward: bool = False
     clip_value: bool = False
     learning_rate: float = 1e-3
     learning_rate_end: float = 0.0
@@ -93,10 +97,14 @@ class TrainState(NamedTuple):
     moments: networks.Moments
     reward_params: Any
     reward_state: State
+    reward_scale: Any
     lanes: rollout.Lanes
     key: Any
     num_updates: Any
     fault: base.Fault
+
+
+NORMALISER = normalise_by_return(gamma=0.0)  # gamma is one of its params: the run's own takes its place
 
 
 class Batch(NamedTuple):
@@ -114,13 +122,15 @@ def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_pa
     """State at the start of a run; see :class:`reward_design.agents.base.Agent`."""
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
     params, moments = _network(config, env).init(policy_key)
-    own_params, reward_state = reward.init(reward_key, base.reward_example(env, config.num_envs))
+    example = base.reward_example(env, config.num_envs)
+    own_params, reward_state = reward.init(reward_key, example)
     return TrainState(
         params=params,
         opt_state=_optimiser(config).init(ravel_pytree(params)[0]),
         moments=moments,
         reward_params=own_params if reward_params is None else reward_params,
         reward_state=reward_state,
+        reward_scale=NORMALISER.init(key, example)[1] if config.normalise_reward else (),
         lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)),
         key=key,
         num_updates=jnp.int32(0),
@@ -143,13 +153,15 @@ def update(
     output, reward_state = reward.unroll(state.reward_params, state.reward_state, trajectory)
     lanes, metrics = rollout.episode_metrics(env, lanes, trajectory, output)
 
-    batch, entropy = _batch(config, env, state, trajectory, extras, output.reward)
+    learned, reward_scale = _scaled(config, state.reward_scale, trajectory, output.reward)
+    batch, entropy = _batch(config, env, state, trajectory, extras, learned)
     params, opt_state, losses = _learn(config, env, state, batch, shuffle_key)
     moments = network.update_moments(state.moments, trajectory.obs)
     fault = base.find_fault(state.fault, output, state.num_updates * config.num_steps)
     new = TrainState(
-        params, opt_state, moments, state.reward_params, reward_state, lanes, key, state.num_updates + 1, fault
-    )
+        params, opt_state, moments, state.reward_params, reward_state, reward_scale, lanes, key,
+        state.num_updates + 1, fault,
+    )  # fmt: skip
     env_steps = ((state.num_updates + 1) * config.steps_per_update).astype(jnp.float32)
     return base.stop_on_fault(new, state), {**metrics, **losses, "entropy": entropy, "env_steps": env_steps}
 
@@ -268,6 +280,15 @@ def _network(config: Config, env: FunctionalEnv) -> ActorCritic:
 
 def _optimiser(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+
+
+def _scaled(config: Config, scale: Any, trajectory: Transition, reward: Array) -> tuple[Array, Any]:
+    """The reward that is learned from, and the running spread of its return."""
+    if not config.normalise_reward:
+        return reward, scale
+    params = {"gamma": config.gamma, "epsilon": 1e-8}
+    output, scale = NORMALISER.unroll(params, scale, trajectory._replace(reward=reward))
+    return output.reward, scale
 
 
 def _batch(

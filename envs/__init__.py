@@ -1,12 +1,12 @@
 """Tasks: everything a reward designer needs to know about a problem, by name."""
 
-import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from reward_design._names import suggestion
 from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Layout, Tabular, Task
 
 __all__ = ["EnvState", "Factor", "FunctionalEnv", "Layout", "Tabular", "Task", "list_adapters", "list_tasks", "task"]
@@ -64,7 +64,7 @@ def task(name: str, **settings: Any) -> Task:
         path = ADAPTERS[prefix][0]
         return _build(path, (env_id,), _checked_settings(name, path, settings, env_id))
     raise ValueError(
-        f"unknown task {name!r}{_nearest(name, [*TASKS, *ADAPTERS])} "
+        f"unknown task {name!r}{suggestion(name, [*TASKS, *ADAPTERS])} "
         f"Tasks: {', '.join(TASKS)}, {', '.join(f'{prefix}/<id>' for prefix in ADAPTERS)}."
     )
 
@@ -107,7 +107,7 @@ def _checked_settings(name: str, path: str, settings: dict[str, Any], *args: Any
     for setting, value in settings.items():
         if setting not in known and not open_ended:
             raise TypeError(
-                f"task {name!r} has no setting {setting!r}{_nearest(setting, known)} "
+                f"task {name!r} has no setting {setting!r}{suggestion(setting, known)} "
                 f"Settings: {', '.join(known) or 'none'}."
             )
         try:
@@ -120,8 +120,3 @@ def _checked_settings(name: str, path: str, settings: dict[str, Any], *args: Any
     bound = signature.bind(*args, **settings)
     bound.apply_defaults()
     return tuple(sorted(bound.kwargs.items()))
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."

@@ -1,12 +1,12 @@
 """Parts shared by the control tasks and the adapters: weighted rewards, progress rewards, checks of settings."""
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from reward_design._names import suggestion
 from reward_design.constructors import pointwise
 from reward_design.core import Reward, Transition
 
@@ -92,8 +92,7 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
     """
     names = sorted(known)
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise ValueError(f"unknown {what} {name!r}; did you mean {nearest[0] if nearest else None!r}?")
+        raise ValueError(f"unknown {what} {name!r}{suggestion(name, names, cutoff=0.0)}")
 
 
 def strongly_typed(tree: Any) -> Any:

@@ -158,6 +158,18 @@ def test_loss_equals_the_formula_in_numpy():
     np.testing.assert_allclose(loss, policy + 0.5 * critic - 0.01 * entropy, rtol=1e-4, atol=1e-6)
 
 
+def test_normalised_reward_learns_what_the_normalising_reward_would():
+    config = dataclasses.replace(SMALL, normalise_reward=True)
+    ours = ppo.train(config, ENV, REWARD, jax.random.key(0))
+    chained = rd.chain(REWARD, rd.normalise_by_return(gamma=SMALL.gamma))
+    theirs = ppo.train(SMALL, ENV, chained, jax.random.key(0))
+    plain = ppo.train(SMALL, ENV, REWARD, jax.random.key(0))
+    same(ours.state.params, theirs.state.params, rtol=1e-6)
+    np.testing.assert_array_equal(ours.metrics["shaped_return"], ours.metrics["true_return"])
+    with pytest.raises(AssertionError):
+        same(ours.state.params, plain.state.params, rtol=1e-3)
+
+
 def test_every_order_of_rows_is_as_likely():
     orders = np.asarray(ppo.permutations(jax.random.key(0), 24_000, 4))
     counts = collections.Counter(map(tuple, orders))

@@ -1,23 +1,24 @@
 """How long and with which settings an agent trains on a task when nothing else is asked for."""
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+from reward_design._names import suggestion
 
 BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {
         "chain": {"total_timesteps": 60_000},
         "deep_sea": {"total_timesteps": 200_000},
         "cliff": {"total_timesteps": 120_000},
-        "four_rooms": {"total_timesteps": 100_000},
-        "key_door": {"total_timesteps": 150_000},
+        "four_rooms": {"total_timesteps": 60_000},
+        "key_door": {"total_timesteps": 60_000},
         "random_mdp": {"total_timesteps": 60_000},
         "mountain_car": {"total_timesteps": 300_000},
         "cartpole": {"total_timesteps": 150_000},
         "acrobot": {"total_timesteps": 300_000},
-        "pendulum": {"total_timesteps": 400_000},
+        "pendulum": {"total_timesteps": 200_000, "normalise_reward": True},
         "point_maze": {"total_timesteps": 400_000},
     },
 }
@@ -72,9 +73,9 @@ def assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
 
 def _converted(agent: str, name: str, value: Any, known: Mapping[str, Any]) -> Any:
     if name not in known:
-        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"agent {agent!r} has no setting {name!r}; {hint}It has: {', '.join(known)}.")
+        raise ValueError(
+            f"agent {agent!r} has no setting {name!r}{suggestion(name, known)} It has: {', '.join(known)}."
+        )
     try:
         return _parsed(value, known[name]) if isinstance(value, str) else value
     except ValueError:

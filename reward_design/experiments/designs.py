@@ -1,6 +1,5 @@
 """Named reward designs, built for a task from what the task knows, and a user's own by ``module:attribute``."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reward_design._names import suggestion
 from reward_design.combinators import chain, environment_reward, weighted_sum
 from reward_design.core import Reward
 from reward_design.envs.base import Task
@@ -102,7 +102,7 @@ def known(name: str) -> Design:
     """
     if name not in DESIGNS:
         raise ValueError(
-            f"unknown reward {name!r}; {did_you_mean(name, DESIGNS)}Known: {_listed(DESIGNS)}, "
+            f"unknown reward {name!r}{suggestion(name, DESIGNS)} Known: {_listed(DESIGNS)}, "
             "or your own as module:attribute."
         )
     return DESIGNS[name]
@@ -132,12 +132,6 @@ def labelled(rewards: str | Reward | Sequence[Any] | Mapping[str, Any]) -> dict[
             f"the reward {twice[0]!r} was given twice; give a dictionary {{label: reward}} to tell them apart."
         )
     return dict(named)
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """``"did you mean 'x'? "`` for the nearest option, or nothing."""
-    close = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -172,9 +166,7 @@ def _imported(path: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(value, part):
             public = [name for name in vars(value) if not name.startswith("_")]
-            raise ValueError(
-                f"reward {path!r}: {module_name!r} has no {attribute!r}; {did_you_mean(part, public)}".strip()
-            )
+            raise ValueError(f"reward {path!r}: {module_name!r} has no {attribute!r}{suggestion(part, public)}")
         value = getattr(value, part)
     return value
 
