@@ -15,8 +15,7 @@
 # # A reward in ten lines
 #
 # Four rooms: an agent starts in one corner of a house and is paid 1 at the goal in the opposite corner, nothing on the
-# way. A designer helps out with two ideas. One turns out to be harmless, the other is a trap, and we can tell
-# **before**
+# way. A designer helps out with two ideas. One turns out to be harmless, the other is a trap, and we can tell **before**
 # training.
 
 # %%
@@ -37,8 +36,8 @@ rooms = task("four_rooms")
 print(rooms.description)
 
 # %% [markdown]
-# Idea one: a potential that grows towards the goal, added as potential-based shaping. Idea two: a small bonus in every
-# step that ends closer to the goal than some distance. Both are plain functions of a batched transition.
+# Idea one: a potential that grows towards the goal, added as potential-based shaping. Idea two: the same potential as a
+# small bonus in every step, more the closer to the goal. Both are plain functions of a batched transition.
 
 # %%
 shaped = rd.chain(rd.environment_reward(), rd.potential_shaping(rooms.potential, gamma=rooms.gamma))
@@ -58,8 +57,7 @@ print(rd.describe(naive))
 # ## Before training: is it still the task I meant?
 #
 # The task has exact dynamics, so the distance between rewards is exact: 0 means that they order all policies alike, 2
-# that
-# they are opposite. The regret says how much of the task's return is lost by a policy that is optimal for the design.
+# that they are opposite. The regret says how much of the task's return is lost by a policy that is optimal for the design.
 
 # %%
 model = rooms.tabular()
@@ -72,8 +70,7 @@ for name, distance, table in zip(designs, distances[0], tables):
 
 # %% [markdown]
 # Shaping is at distance 0: it is the same task, told better. The bonus is far away, and its optimal policy never
-# arrives:
-# it pays to stay near the goal and collect.
+# arrives: it pays to stay near the goal and collect.
 #
 # ## After training: the same answer, at a price
 #
@@ -88,7 +85,7 @@ results = compare(
     rooms,
     {"sparse": "sparse", "shaping": shaped, "naive bonus": naive},
     seeds=2 if short else 10,
-    total_timesteps=20_480 if short else 102_400,
+    total_timesteps=20_480 if short else 40_960,
     out="results/notebook_01",
     overwrite=True,
     progress=False,
@@ -96,7 +93,7 @@ results = compare(
 )
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-plots.learning_curves(results, "four_rooms", axes[0])
+plots.learning_curves(results, "four_rooms", axes[0]).set_ylabel("true return")
 exact = results.exact["four_rooms"]
 plots.reward_map(exact, "shaping", axes[1])
 plots.reward_map(exact, "naive bonus", axes[2])
@@ -106,10 +103,8 @@ plt.show()
 
 # %% [markdown]
 # Left: the task's own return while training, interquartile mean and bootstrap interval over the seeds. Right: where
-# each
-# design pays, and the policy that is optimal for it. The arrows of the shaped reward lead to the goal; those of the
-# bonus
-# lead next to it.
+# each design pays, and the policy that is optimal for it. The arrows of the shaped reward lead to the goal; those of the
+# bonus lead next to it.
 #
 # The same `shaped` runs unchanged in a gymnasium wrapper, in stable-baselines3 and on recorded data:
 
