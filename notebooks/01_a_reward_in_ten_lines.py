@@ -15,8 +15,8 @@
 # # A reward in ten lines
 #
 # Four rooms: an agent starts in one corner of a house and is paid 1 at the goal in the opposite corner, nothing on the
-# way. A designer helps out with two ideas. One turns out to be harmless, the other is a trap, and we can tell **before**
-# training.
+# way. A designer helps out with two ideas. One turns out to be harmless, the other is a trap, and we can tell
+# **before** training.
 
 # %%
 import os
@@ -57,7 +57,8 @@ print(rd.describe(naive))
 # ## Before training: is it still the task I meant?
 #
 # The task has exact dynamics, so the distance between rewards is exact: 0 means that they order all policies alike, 2
-# that they are opposite. The regret says how much of the task's return is lost by a policy that is optimal for the design.
+# that they are opposite. The regret says how much of the task's return is lost by a policy that is optimal for the
+# design.
 
 # %%
 model = rooms.tabular()
@@ -103,8 +104,8 @@ plt.show()
 
 # %% [markdown]
 # Left: the task's own return while training, interquartile mean and bootstrap interval over the seeds. Right: where
-# each design pays, and the policy that is optimal for it. The arrows of the shaped reward lead to the goal; those of the
-# bonus lead next to it.
+# each design pays, and the policy that is optimal for it. The arrows of the shaped reward lead to the goal; those of
+# the bonus lead next to it.
 #
 # The same `shaped` runs unchanged in a gymnasium wrapper, in stable-baselines3 and on recorded data:
 
