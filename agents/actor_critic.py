@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from reward_design.agents import networks
 from reward_design.envs.base import FunctionalEnv, example_transition
+from reward_design.envs.host import HostEnv
 
 
 class ActorCritic:
@@ -22,7 +23,7 @@ class ActorCritic:
         normalise_obs: scale features by running moments; discrete observations are one-hot and left as they are.
     """
 
-    def __init__(self, env: FunctionalEnv, hidden: Sequence[int], normalise_obs: bool) -> None:
+    def __init__(self, env: FunctionalEnv | HostEnv, hidden: Sequence[int], normalise_obs: bool) -> None:
         self.env = env
         self.space = env.action_space
         self.actor = networks.MLP(hidden, num_outputs(env.action_space), output_scale=0.01)

@@ -20,6 +20,7 @@ from reward_design.agents import rollout
 from reward_design.core import NonFiniteRewardError, Output, Reward, Transition
 from reward_design.describe import check_gamma
 from reward_design.envs.base import FunctionalEnv, Task, example_transition
+from reward_design.envs.host import HostEnv
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -71,6 +72,10 @@ class Agent:
         init: ``(config, env, reward, key, reward_params) -> state``; ``reward_params`` None means the reward's own.
         update: ``(config, env, reward, state) -> (state, metrics)``, one iteration, metrics are scalars.
         act: ``(config, env, state, obs, key, *, deterministic) -> action`` for batched observations.
+        improve: ``(config, env, reward, state, trajectory, extras) -> (state, metrics)``, the part of ``update`` after
+            the collection, for environments on the host; None if the agent cannot train there.
+        host_policy: ``(config, env, state, *, deterministic) -> policy`` on the host, see
+            :data:`reward_design.agents.collector.HostPolicy`.
     """
 
     name: str
@@ -79,6 +84,8 @@ class Agent:
     init: Callable[..., Any]
     update: Callable[..., tuple[Any, Mapping[str, Array]]]
     act: Callable[..., Any]
+    improve: Callable[..., tuple[Any, Mapping[str, Array]]] | None = None
+    host_policy: Callable[..., Any] | None = None
 
 
 def train(
@@ -197,7 +204,7 @@ def linear(start: Any, end: Any, step: Any, num_steps: int) -> Any:
     return start + (end - start) * step / num_steps
 
 
-def raise_on_fault(fault: Fault, env: FunctionalEnv, reward: Reward) -> None:
+def raise_on_fault(fault: Fault, env: FunctionalEnv | HostEnv, reward: Reward) -> None:
     """Raise :class:`NonFiniteRewardError` for the first seed with a fault; does nothing while tracing."""
     if isinstance(fault.step, Tracer):
         return
@@ -213,13 +220,13 @@ def raise_on_fault(fault: Fault, env: FunctionalEnv, reward: Reward) -> None:
     )
 
 
-def reward_example(env: FunctionalEnv, num_envs: int = 1) -> Transition:
+def reward_example(env: FunctionalEnv | HostEnv, num_envs: int = 1) -> Transition:
     """Example transition as agents hand it to a reward: the environment's, with ``info["next_action"]``."""
     example = example_transition(env, num_envs)
     return example._replace(info={**example.info, "next_action": example.action})
 
 
-def term_names(env: FunctionalEnv, reward: Reward) -> tuple[str, ...]:
+def term_names(env: FunctionalEnv | HostEnv, reward: Reward) -> tuple[str, ...]:
     """Sorted names of the terms that ``reward`` has on ``env``, found without computing anything."""
     example = reward_example(env)
     params, state = jax.eval_shape(reward.init, jax.random.key(0), example)

@@ -5,19 +5,23 @@ arXiv:1707.06347; generalised advantages: Schulman et al., "High-Dimensional Con
 Advantage Estimation", 2015, arXiv:1506.02438.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from gymnasium.vector import VectorEnv
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from reward_design.agents import base, networks, rollout
+from reward_design.agents import base, host, networks, rollout
 from reward_design.agents.actor_critic import ActorCritic, action_noise
+from reward_design.agents.collector import HostPolicy
+from reward_design.agents.host_policy import actor_policy
 from reward_design.core import Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
+from reward_design.envs.host import HostEnv
 from reward_design.transforms import normalise_by_return
 
 
@@ -118,7 +122,9 @@ class Batch(NamedTuple):
     target: Array
 
 
-def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_params: Any = None) -> TrainState:
+def init(
+    config: Config, env: FunctionalEnv | HostEnv, reward: Reward, key: Any, reward_params: Any = None
+) -> TrainState:
     """State at the start of a run; see :class:`reward_design.agents.base.Agent`."""
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
     params, moments = _network(config, env).init(policy_key)
@@ -141,17 +147,37 @@ def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_pa
 def update(
     config: Config, env: FunctionalEnv, reward: Reward, state: TrainState
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One iteration: collect a rollout, compute the reward once, then several epochs of minibatch ascent."""
-    key, env_key, noise_key, next_key, shuffle_key = jax.random.split(state.key, 5)
-    network = _network(config, env)
+    """One iteration: collect a rollout on the device, then :func:`improve`."""
+    key, env_key, noise_key = jax.random.split(state.key, 3)
     noise = action_noise(env.action_space, noise_key, (config.num_steps, config.num_envs))
-    policy = partial(network.act, state.params, state.moments)
+    policy = partial(_network(config, env).act, state.params, state.moments)
     lanes, trajectory, extras = rollout.collect(env, policy, state.lanes, env_key, noise, config.num_steps)
+    return improve(config, env, reward, state._replace(lanes=lanes, key=key), trajectory, extras)
 
+
+def improve(
+    config: Config, env: FunctionalEnv | HostEnv, reward: Reward, state: TrainState, trajectory: Transition, extras: Any
+) -> tuple[TrainState, dict[str, Array]]:
+    """Compute the reward of a rollout once, then several epochs of minibatch ascent; the same for every environment.
+
+    Args:
+        config: settings.
+        env: where the rollout comes from.
+        reward: the reward to learn from.
+        state: the run so far.
+        trajectory: ``[T, B]``.
+        extras: ``(raw actions, heads)`` of the policy that collected it, see :meth:`ActorCritic.act`.
+
+    Returns:
+        The new state, and metrics as scalars.
+    """
+    key, next_key, shuffle_key = jax.random.split(state.key, 3)
+    network = _network(config, env)
     next_noise = action_noise(env.action_space, next_key, trajectory.mask.shape)
-    trajectory = rollout.with_next_action(trajectory, policy(trajectory.next_obs, next_noise)[0])
+    next_action, _ = network.act(state.params, state.moments, trajectory.next_obs, next_noise)
+    trajectory = rollout.with_next_action(trajectory, next_action)
     output, reward_state = reward.unroll(state.reward_params, state.reward_state, trajectory)
-    lanes, metrics = rollout.episode_metrics(env, lanes, trajectory, output)
+    lanes, metrics = rollout.episode_metrics(env, state.lanes, trajectory, output)
 
     learned, reward_scale = _scaled(config, state.reward_scale, trajectory, output.reward)
     batch, entropy = _batch(config, env, state, trajectory, extras, learned)
@@ -167,7 +193,7 @@ def update(
 
 
 def act(
-    config: Config, env: FunctionalEnv, state: TrainState, obs: Any, key: Any, *, deterministic: bool = False
+    config: Config, env: FunctionalEnv | HostEnv, state: TrainState, obs: Any, key: Any, *, deterministic: bool = False
 ) -> Array:
     """Actions ``[B, ...]`` for observations ``[B, ...]``, in the environment's action space."""
     batch = jax.tree.leaves(obs)[0].shape[0]
@@ -175,9 +201,14 @@ def act(
     return _network(config, env).act(state.params, state.moments, obs, noise)[0]
 
 
+def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> HostPolicy:
+    """The policy of ``state`` for environments on the host."""
+    return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
+
+
 AGENT = base.Agent(
     "ppo", "proximal policy optimisation; discrete and continuous actions, separate actor and critic", Config,
-    init, update, act,
+    init, update, act, improve, host_policy,
 )  # fmt: skip
 
 
@@ -210,6 +241,45 @@ def train(
         (2,)
     """
     return base.train(AGENT, config, env, reward, key, reward_params=reward_params)
+
+
+def train_host(
+    config: Config,
+    vector_env: VectorEnv,
+    reward: Reward,
+    key: Any,
+    *,
+    reward_params: Any = None,
+    overlap: bool = False,
+) -> base.TrainResult:
+    """Train PPO on a gymnasium vector environment: the same update as on the device, between rollouts on the host.
+
+    Args:
+        config: settings; ``num_envs`` is taken from the environment.
+        vector_env: any gymnasium vector environment, ``task.vector(num_envs)`` for one.
+        reward: any reward; it is unrolled once per rollout of ``num_steps``, before the advantages.
+        key: random key; also seeds the environments.
+        reward_params: parameters of the reward, if not its own initial ones.
+        overlap: collect the next rollout with the previous policy while the update runs on another core. Faster on two
+            cores and more; the importance ratio accounts for the older policy.
+
+    Returns:
+        The final state and metrics ``[num_updates]``, see :class:`reward_design.agents.base.TrainResult`.
+
+    Raises:
+        TypeError: for spaces that the agent cannot serve.
+        ValueError: if the reward discounts with another gamma.
+        NonFiniteRewardError: naming reward, term and step.
+
+    Example:
+        >>> import gymnasium, jax, reward_design as rd
+        >>> from reward_design.agents import ppo
+        >>> envs = gymnasium.make_vec("CartPole-v1", num_envs=4)
+        >>> config = ppo.Config(total_timesteps=512, num_steps=64)
+        >>> ppo.train_host(config, envs, rd.environment_reward(), jax.random.key(0)).metrics["true_return"].shape
+        (2,)
+    """
+    return host.train_host(AGENT, config, vector_env, reward, key, reward_params=reward_params, overlap=overlap)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -274,8 +344,13 @@ def permutations(key: Any, num: int, size: int) -> Int[Array, "num size"]:
     return (rows & (2**low - 1)).astype(jnp.int32)
 
 
-def _network(config: Config, env: FunctionalEnv) -> ActorCritic:
-    return ActorCritic(env, config.hidden, config.normalise_obs)
+def _network(config: Config, env: FunctionalEnv | HostEnv) -> ActorCritic:
+    return _actor_critic(env, config.hidden, config.normalise_obs)
+
+
+@lru_cache(maxsize=64)  # one object, which compiled policies on the host are kept for
+def _actor_critic(env: FunctionalEnv | HostEnv, hidden: tuple[int, ...], normalise_obs: bool) -> ActorCritic:
+    return ActorCritic(env, hidden, normalise_obs)
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation:
@@ -292,7 +367,7 @@ def _scaled(config: Config, scale: Any, trajectory: Transition, reward: Array) -
 
 
 def _batch(
-    config: Config, env: FunctionalEnv, state: TrainState, trajectory: Transition, extras: Any, reward: Array
+    config: Config, env: FunctionalEnv | HostEnv, state: TrainState, trajectory: Transition, extras: Any, reward: Array
 ) -> tuple[Batch, Float[Array, ""]]:
     """Values, log-probabilities and advantages of the whole rollout at once, and the policy's mean entropy."""
     raw, head = extras
@@ -306,11 +381,16 @@ def _batch(
     )  # fmt: skip
     log_prob, entropy = network.log_prob_entropy(state.params, head, raw)
     batch = Batch(x, raw, log_prob, value, advantage, advantage + value)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch), entropy.mean()
+    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+    if isinstance(env, HostEnv):  # rows that are no experience make way for others; on the device there are none
+        rows = jnp.nonzero(trajectory.mask.ravel(), size=trajectory.mask.size, fill_value=-1)[0]
+        rows = rows[jnp.arange(len(rows)) % jnp.maximum(trajectory.mask.sum(), 1)]
+        batch = jax.tree.map(lambda leaf: leaf[rows], batch)
+    return batch, entropy.mean()
 
 
 def _learn(
-    config: Config, env: FunctionalEnv, state: TrainState, batch: Batch, key: Any
+    config: Config, env: FunctionalEnv | HostEnv, state: TrainState, batch: Batch, key: Any
 ) -> tuple[Any, Any, dict[str, Array]]:
     schedule = partial(base.linear, step=state.num_updates, num_steps=config.num_updates)
     learning_rate = schedule(config.learning_rate, config.learning_rate_end)
@@ -333,7 +413,7 @@ def _learn(
 
 
 def _loss(
-    config: Config, env: FunctionalEnv, entropy_coef: Any, params: Any, batch: Batch
+    config: Config, env: FunctionalEnv | HostEnv, entropy_coef: Any, params: Any, batch: Batch
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     network = _network(config, env)
     value = network.value(params, batch.features)

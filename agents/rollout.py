@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.core import Output, Transition, select_lanes
 from reward_design.envs.base import EnvState, FunctionalEnv
+from reward_design.envs.host import HostEnv
 
 Policy = Callable[[Any, Any], tuple[Any, Any]]
 """``(obs [B, ...], noise of this step) -> (action [B, ...], extras [B, ...])``."""
@@ -18,21 +19,22 @@ class Lanes(NamedTuple):
     """``B`` environments in progress.
 
     Attributes:
-        env_state: states of the environments.
-        obs: what the agent sees next.
+        env_state: states of the environments, ``()`` where they live on the host.
+        obs: what the agent sees next, ``()`` where they live on the host.
         sums: totals of the episodes under way, by metric name.
         means: the last reported means, by metric name.
     """
 
-    env_state: EnvState
+    env_state: EnvState | tuple[()]
     obs: Any
     sums: Mapping[str, Float[Array, " lanes"]]
     means: Mapping[str, Float[Array, ""]]
 
 
-def reset_lanes(env: FunctionalEnv, key: Any, num_envs: int, terms: tuple[str, ...]) -> Lanes:
+def reset_lanes(env: FunctionalEnv | HostEnv, key: Any, num_envs: int, terms: tuple[str, ...]) -> Lanes:
     """Start ``num_envs`` episodes. ``terms`` are the names of the reward's terms."""
-    obs, env_state = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    on_host = isinstance(env, HostEnv)
+    obs, env_state = ((), ()) if on_host else jax.vmap(env.reset)(jax.random.split(key, num_envs))
     names = ("shaped_return", "true_return", "length", *(f"term/{t}" for t in terms))
     sums = {name: jnp.zeros(num_envs) for name in names}
     return Lanes(env_state, obs, sums, {name: jnp.float32(jnp.nan) for name in (*names, "success")})
@@ -56,7 +58,7 @@ def collect(
     Returns:
         The new lanes, a trajectory ``[T, B]`` with true successor observations, and the policy's extras.
     """
-    num_envs = lanes.env_state.time.shape[0]
+    num_envs = lanes.sums["length"].shape[0]
     keys = jax.random.split(key, (2, num_steps, num_envs))
     starts = jax.vmap(jax.vmap(env.reset))(keys[0])
 
@@ -76,7 +78,7 @@ def collect(
 
 
 def episode_metrics(
-    env: FunctionalEnv, lanes: Lanes, trajectory: Transition, output: Output
+    env: FunctionalEnv | HostEnv, lanes: Lanes, trajectory: Transition, output: Output
 ) -> tuple[Lanes, dict[str, Float[Array, ""]]]:
     """Means over the episodes that ended in this rollout, without a loop over time.
 

@@ -8,8 +8,22 @@ from typing import Any
 
 from reward_design._names import suggestion
 from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Layout, Tabular, Task
+from reward_design.envs.gymnasium_task import task_from_gymnasium
+from reward_design.envs.host import HostEnv
 
-__all__ = ["EnvState", "Factor", "FunctionalEnv", "Layout", "Tabular", "Task", "list_adapters", "list_tasks", "task"]
+__all__ = [
+    "EnvState",
+    "Factor",
+    "FunctionalEnv",
+    "HostEnv",
+    "Layout",
+    "Tabular",
+    "Task",
+    "list_adapters",
+    "list_tasks",
+    "task",
+    "task_from_gymnasium",
+]
 
 TASKS: dict[str, tuple[str, str]] = {
     "chain": ("reward_design.envs.chain:chain", "walk to the far end of a corridor (tabular)"),
@@ -32,6 +46,7 @@ ADAPTERS: dict[str, tuple[str, str]] = {
         "reward_design.envs.minigrid_adapter:minigrid_task",
         "JAX grid worlds with keys, doors and several rooms, e.g. minigrid/MiniGrid-DoorKey-5x5",
     ),
+    "gymnasium": ("reward_design.envs.gymnasium_task:task_from_gymnasium", "any id, e.g. gymnasium/LunarLander-v3"),
 }
 """Builder ``(env_id, **settings)`` and line of text of every prefix ``<prefix>/<env_id>``."""
 
@@ -84,7 +99,7 @@ def list_adapters() -> dict[str, str]:
 
     Example:
         >>> sorted(list_adapters())
-        ['gymnax', 'minigrid']
+        ['gymnasium', 'gymnax', 'minigrid']
     """
     return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
 

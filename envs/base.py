@@ -13,6 +13,7 @@ from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from reward_design.core import Reward, Transition
+from reward_design.envs.host import HostEnv
 
 
 class EnvState(NamedTuple):
@@ -136,7 +137,8 @@ class Task:
     Attributes:
         name: key in :func:`reward_design.envs.list_tasks`.
         description: one paragraph for people and for language models.
-        env: the functional environment (one instance, so that compiled functions are reused).
+        env: the environment (one instance, so that compiled functions are reused): functional, on the device, or a
+            :class:`HostEnv`, which a simulator steps.
         true_reward: what counts in the end; the environment's own reward unless said otherwise.
         sparse_reward: paid only on the event that defines the task.
         dense_reward: a hand-made informative reward.
@@ -147,7 +149,7 @@ class Task:
 
     name: str
     description: str
-    env: FunctionalEnv
+    env: FunctionalEnv | HostEnv
     true_reward: Reward
     sparse_reward: Reward
     dense_reward: Reward
@@ -166,7 +168,7 @@ class Task:
         return self.env.gamma
 
     @property
-    def success(self) -> Callable[[Transition], Bool[Array, "*batch"]]:
+    def success(self) -> Callable[[Transition], Any]:
         """``success(transition) -> [B]`` bool."""
         return self.env.success
 
@@ -176,30 +178,55 @@ class Task:
         return example_transition(self.env)
 
     def functional(self) -> FunctionalEnv:
-        """The environment as pure functions for the device."""
+        """The environment as pure functions for the device.
+
+        Raises:
+            TypeError: if it is stepped on the host.
+        """
+        if isinstance(self.env, HostEnv):
+            raise TypeError(
+                f"task {self.name!r} is stepped on the host; train with train_host on task.vector(num_envs)."
+            )
         return self.env
 
     def tabular(self) -> Tabular:
-        """Exact dynamics as arrays, where they exist."""
-        return self.env.tabular()
+        """Exact dynamics as arrays, where they exist.
 
-    def make(self) -> gymnasium.Env:
-        """The same task as a single gymnasium environment."""
+        Raises:
+            TypeError: where they do not.
+        """
+        return self.functional().tabular()
+
+    def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
+        """The task as a single gymnasium environment."""
+        if isinstance(self.env, HostEnv):
+            return self.env.make(render_mode=render_mode)
         from reward_design.envs.gymnasium_view import GymnasiumView
 
         return GymnasiumView(self.env)
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
-        """The same task as a gymnasium vector environment (autoreset mode NEXT_STEP)."""
-        venv = gymnasium.vector.SyncVectorEnv([self.make] * num_envs)
+        """The task as a gymnasium vector environment in autoreset mode ``SAME_STEP``.
+
+        Args:
+            num_envs: number of environments.
+            seed: fixes all that follows the next ``reset``.
+        """
+        if isinstance(self.env, HostEnv):
+            return self.env.vector(num_envs, seed=seed)
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        envs = gymnasium.vector.SyncVectorEnv([self.make] * num_envs, autoreset_mode=mode)
         if seed is not None:
-            venv.reset(seed=seed)
-        return venv
+            envs.reset(seed=seed)
+        return envs
 
 
-def example_transition(env: FunctionalEnv, num_envs: int = 1) -> Transition:
+def example_transition(env: FunctionalEnv | HostEnv, num_envs: int = 1) -> Transition:
     """Zero transition with the shapes and dtypes that ``env`` produces, leading axis ``num_envs``."""
     import jax
+
+    if isinstance(env, HostEnv):
+        return jax.tree.map(jnp.asarray, env.example(num_envs))
 
     def one(key: Any) -> Transition:
         obs, state = env.reset(key)

@@ -214,7 +214,7 @@ def test_fingerprint_is_of_what_is_computed():
     assert marks[0] == marks[1] != marks[2]
     assert marks[3] == marks[4] != marks[5]
     assert fingerprint(chain.env, chain.sparse_reward) != fingerprint(
-        task("deep_sea").env, task("deep_sea").sparse_reward
+        task("deep_sea").functional(), task("deep_sea").sparse_reward
     )
 
 

@@ -114,7 +114,7 @@ def test_shaping_equals_starting_from_the_potential():
 def test_advice_on_actions_needs_the_correction():
     """Look-ahead advice with actions from argmax (Q + advice) equals plain Q-learning from Q = advice."""
     chain, key = task("chain"), jax.random.key(4)
-    env, alive = chain.env, ~chain.tabular().terminal
+    env, alive = chain.functional(), ~chain.tabular().terminal
     advice = np.random.default_rng(0).normal(size=(env.observation_space.n, env.action_space.n))
     look = jnp.asarray(advice, jnp.float32)
 

@@ -15,7 +15,9 @@ import numpy as np
 from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.agents import base, train_seeds
+from reward_design.agents.host import train_host_seeds
 from reward_design.core import Reward
+from reward_design.envs.host import HostEnv
 from reward_design.experiments import budgets, designs, maps
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.provenance import fingerprint, provenance
@@ -225,12 +227,16 @@ def _train(
 ) -> tuple[base.TrainResult, dict[str, Any]]:
     start, ticks = time.perf_counter(), [0.0]
 
-    def on_chunk(updates: int, *_: Any) -> None:
+    def on_chunk(updates: float | int, *_: Any) -> None:
         ticks.append(time.perf_counter() - start)
-        bar.advance(plan, updates * plan.config.steps_per_update)
+        bar.advance(plan, int(updates * plan.config.steps_per_update))
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    result = train_seeds(learner, plan.config, plan.task, plan.reward, keys, num_chunks=NUM_CHUNKS, on_chunk=on_chunk)
+    args = (learner, plan.config, plan.task, plan.reward, keys)
+    if isinstance(plan.task.env, HostEnv):
+        result = train_host_seeds(*args, on_update=on_chunk)
+    else:
+        result = train_seeds(*args, num_chunks=NUM_CHUNKS, on_chunk=on_chunk)
     wall, chunks = time.perf_counter() - start, np.diff(ticks)
     steady = float(np.median(chunks[1:])) if len(chunks) > 1 else float(chunks[0])
     steps = plan.config.num_updates * plan.config.steps_per_update * len(seeds)

@@ -13,6 +13,7 @@ import reward_design
 from reward_design.agents.base import reward_example
 from reward_design.core import Reward
 from reward_design.envs.base import FunctionalEnv
+from reward_design.envs.host import HostEnv
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "gymnasium")
 
@@ -45,10 +46,11 @@ def commit() -> str | None:
         return None
 
 
-def fingerprint(env: FunctionalEnv, reward: Reward) -> str:
+def fingerprint(env: FunctionalEnv | HostEnv, reward: Reward) -> str:
     """Hash of the program that environment and reward compile to, constants included.
 
-    Two rewards with the same fingerprint compute the same numbers; an edited one has another, whatever its name.
+    Two rewards with the same fingerprint compute the same numbers; an edited one has another, whatever its name. Of an
+    environment on the host only its name, spaces and horizon count.
 
     Raises:
         ValueError: if the reward returns a wrong shape; raised before any training.
@@ -58,11 +60,16 @@ def fingerprint(env: FunctionalEnv, reward: Reward) -> str:
 
     def program(key: Any, trajectory: Any) -> Any:
         params, state = reward.init(key, example)
+        output = reward.unroll(params, state, trajectory)
+        if isinstance(env, HostEnv):
+            return output
         obs, env_state = env.reset(key)
-        return reward.unroll(params, state, trajectory), obs, env.step(key, env_state, trajectory.action[0, 0])
+        return output, obs, env.step(key, env_state, trajectory.action[0, 0])
 
     trajectory = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), example)
     text = jax.jit(program).lower(jax.random.key(0), trajectory).as_text()
+    if isinstance(env, HostEnv):
+        text += f"{env.name} {env.observation_space} {env.action_space} {env.horizon}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

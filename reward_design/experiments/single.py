@@ -1,5 +1,6 @@
 """One run of one agent with one reward on one task: a line per evaluation, checkpoints, exact resume."""
 
+import contextlib
 import math
 import shutil
 import time
@@ -16,6 +17,8 @@ from rich.console import Console
 from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, train_seeds
+from reward_design.agents.host import evaluate_host, train_host
+from reward_design.envs.host import HostEnv
 from reward_design.experiments import budgets, designs
 from reward_design.experiments.comparison import summary
 from reward_design.experiments.provenance import fingerprint, provenance
@@ -98,6 +101,7 @@ class _Run:
     ) -> None:
         self.learner, self.config, self.task, self.reward = learner, config, task, reward
         self.keys, self.console = jax.vmap(jax.random.key)(jnp.asarray([seed], jnp.uint32)), console
+        self.seed = seed
         most = max(1, config.num_updates // evaluations)
         self.chunk = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
         self.lines = 0
@@ -118,17 +122,40 @@ class _Run:
             keep(updates, line, state)
             tick[0] = time.perf_counter()
 
+        if isinstance(self.task.env, HostEnv):
+            return self._on_host(state, on_chunk)
         result = train_seeds(
             self.learner, self.config, self.task, self.reward, self.keys, state=state, on_chunk=on_chunk,
             num_chunks=math.ceil((self.config.num_updates - done) / self.chunk),
         )  # fmt: skip
         return result.state
 
+    def _on_host(self, state: Any, on_chunk: Any) -> Any:
+        """The same on environments of the host; a resumed run starts new episodes there."""
+        rows: list[Mapping[str, Any]] = []
+
+        def on_update(done: int, metrics: Mapping[str, Any], state: Any) -> None:
+            rows.append(metrics)
+            if len(rows) == self.chunk:
+                stacked = {k: np.asarray([[row[k] for row in rows]]) for k in metrics}
+                rows.clear()
+                on_chunk(done, stacked, jax.tree.map(lambda x: x[None], state))
+
+        with contextlib.closing(self.task.vector(self.config.num_envs)) as envs:
+            one = None if state is None else jax.tree.map(lambda x: x[0], state)
+            args = (self.learner, self.config, envs, self.reward, self.keys[0])
+            result = train_host(*args, state=one, on_update=on_update)
+        return jax.tree.map(lambda x: x[None], result.state)
+
     def evaluate(self, state: Any) -> dict[str, float]:
         """Play whole episodes with the mode of the policy."""
         one = jax.tree.map(lambda x: x[0], state)
-        key = jax.random.fold_in(self.keys[0], 1)
-        played = base.evaluate(self.learner, self.config, self.task, one, key, num_episodes=NUM_EPISODES)
+        if isinstance(self.task.env, HostEnv):
+            with contextlib.closing(self.task.vector(self.config.num_envs)) as envs:
+                played = evaluate_host(self.learner, self.config, envs, one, num_episodes=NUM_EPISODES, seed=self.seed)
+        else:
+            key = jax.random.fold_in(self.keys[0], 1)
+            played = base.evaluate(self.learner, self.config, self.task, one, key, num_episodes=NUM_EPISODES)
         means = {name: float(np.mean(value)) for name, value in played.items()}
         self.console.print(
             f"evaluated without exploration on {NUM_EPISODES} episodes: true return {means['true_return']:.4g}, "

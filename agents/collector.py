@@ -1,0 +1,117 @@
+"""Rollouts from gymnasium vector environments, in every autoreset mode."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from reward_design.core import Transition
+from reward_design.envs.host import HostEnv, map_space, numeric_zeros
+
+HostPolicy = Callable[[Any, np.random.Generator], tuple[np.ndarray, Any]]
+"""``(obs [B, ...], generator) -> (action [B, ...] for the environment, extras [B, ...])``, all NumPy."""
+
+
+class Collector:
+    """Steps a vector environment and lays rollouts out as :class:`~reward_design.core.Transition` arrays ``[T, B]``.
+
+    Autoreset modes: in ``SAME_STEP`` the successor of a lane that ended is ``info["final_obs"]``; in ``NEXT_STEP`` the
+    row that resets a lane is no experience (mask False); in ``DISABLED`` lanes that ended are reset at once.
+
+    Args:
+        envs: the vector environment; reset here.
+        env: spaces, info entries.
+        num_steps: length ``T`` of a rollout.
+        seed: of the first reset.
+    """
+
+    def __init__(self, envs: VectorEnv, env: HostEnv, num_steps: int, *, seed: int | None = None) -> None:
+        mode = getattr(envs.unwrapped, "autoreset_mode", None) or envs.metadata.get("autoreset_mode")
+        self.mode = AutoresetMode(mode or AutoresetMode.NEXT_STEP)
+        self.envs, self.env, self.num_steps = envs, env, num_steps
+        self.faults = 0
+        self._ended = np.zeros(envs.num_envs, bool)
+        self.obs = self._as_obs(envs.reset(seed=seed)[0])
+
+    def collect(self, policy: HostPolicy, rng: np.random.Generator) -> tuple[Transition, Any]:
+        """One rollout ``(trajectory, extras)``, in fresh arrays."""
+        rows, extras = self._blank(), []
+        for t in range(self.num_steps):
+            action, extra = policy(self.obs, rng)
+            _write(rows.obs, t, self.obs)
+            obs, reward, terminated, truncated, infos = self.envs.step(action)
+            rows.mask[t] = ~self._ended
+            rows.action[t], rows.reward[t] = action, reward
+            rows.terminated[t], rows.truncated[t] = terminated, truncated & ~terminated
+            self.obs = self._as_obs(obs)
+            self._finish(rows, t, terminated | truncated, infos)
+            extras.append(extra)
+        return rows, jax.tree.map(lambda *steps: np.stack(steps), *extras)
+
+    def _finish(self, rows: Transition, t: int, ended: np.ndarray, infos: Mapping[str, Any]) -> None:
+        """True successors and info of step ``t``, and what the autoreset mode asks for."""
+        _write(rows.next_obs, t, self.obs)
+        for name, values in rows.info.items():
+            values[t] = self._info(infos, name, ended)
+        for name in ("worker_fault", "simulator_fault"):
+            self.faults += int(np.sum(infos.get(name, 0)))
+        if self.mode is AutoresetMode.NEXT_STEP:
+            self._ended = ended
+        elif ended.any() and self.mode is AutoresetMode.SAME_STEP:
+            for lane in np.flatnonzero(ended).tolist():
+                final = self._as_obs(_lane(infos["final_obs"], lane))
+                jax.tree.map(lambda into, value, lane=lane: into[t].__setitem__(lane, value), rows.next_obs, final)
+        elif ended.any():
+            self.obs = self._as_obs(self.envs.reset(options={"reset_mask": ended})[0])
+
+    def _info(self, infos: Mapping[str, Any], name: str, ended: np.ndarray) -> Any:
+        final = infos.get("final_info", {})
+        if name not in infos and name not in final:
+            if self._ended.all():
+                return 0
+            raise ValueError(
+                f"{self.env.name!r} needs the info entry {name!r} at every step, got {sorted(map(str, infos))}."
+            )
+        values = np.array(infos[name]) if name in infos else np.array(final[name])
+        if name in final and ended.any():
+            values[ended] = np.asarray(final[name])[ended]
+        return values
+
+    def _blank(self) -> Transition:
+        lead = (self.num_steps, self.envs.num_envs)
+        zeros = partial(numeric_zeros, self.env.observation_space)
+        example = self.env.example().info
+        return Transition(
+            obs=zeros(*lead),
+            action=numeric_zeros(self.env.action_space, *lead),
+            next_obs=zeros(*lead),
+            reward=np.zeros(lead, np.float32),
+            terminated=np.zeros(lead, bool),
+            truncated=np.zeros(lead, bool),
+            mask=np.zeros(lead, bool),
+            info={name: np.zeros((*lead, *value.shape[1:]), value.dtype) for name, value in example.items()},
+        )
+
+    def _as_obs(self, obs: Any) -> Any:
+        """The numeric parts of an observation, in the structure of the space."""
+        parts = map_space(lambda part: part, self.env.observation_space)
+        return _cast(parts, obs)
+
+
+def _cast(parts: Any, obs: Any) -> Any:
+    if isinstance(parts, dict):
+        return {name: _cast(part, obs[name]) for name, part in parts.items()}
+    if isinstance(parts, tuple):
+        return tuple(_cast(part, value) for part, value in zip(parts, obs, strict=True))
+    return np.asarray(obs)
+
+
+def _write(into: Any, t: int, values: Any) -> None:
+    jax.tree.map(lambda rows, value: rows.__setitem__(t, value), into, values)
+
+
+def _lane(final: Any, lane: int) -> Any:
+    return {name: part[lane] for name, part in final.items()} if isinstance(final, dict) else final[lane]

@@ -1,0 +1,184 @@
+"""A task from any gymnasium id."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import jax.numpy as jnp
+from gymnasium.vector import AutoresetMode
+from numpy.typing import DTypeLike
+
+from reward_design._names import suggestion
+from reward_design.combinators import environment_reward
+from reward_design.core import Reward, Transition
+from reward_design.envs.base import Factor, Task
+from reward_design.envs.host import HostEnv, numeric_zeros
+
+Info = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
+
+
+class GymnasiumEnv(HostEnv):
+    """Environments that ``gymnasium.make`` makes, through gymnasium's own vector environments.
+
+    Args:
+        env_id: a registered id, ``"module:id"`` imports the module first.
+        kwargs: arguments of ``gymnasium.make``.
+        horizon: time limit in place of the registered one.
+        gamma: discount per step.
+        info: shape and dtype of the info entries that become ``transition.info``; every step must have them.
+        success: ``transition -> [B]`` bool.
+        vectorisation: ``"sync"`` steps in this process, ``"async"`` in one process per environment.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        *,
+        kwargs: Mapping[str, Any],
+        horizon: int | None,
+        gamma: float,
+        info: Info,
+        success: Callable[[Transition], Any],
+        vectorisation: str,
+    ) -> None:
+        if vectorisation not in ("sync", "async"):
+            raise ValueError(f"vectorisation must be 'sync' or 'async', got {vectorisation!r}.")
+        self.name, self.env_id, self.gamma, self.info = f"gymnasium/{env_id}", env_id, gamma, dict(info)
+        self._kwargs, self._limit, self._vectorisation = dict(kwargs), horizon, vectorisation
+        self._achieved = success
+        with _clear_errors(env_id):
+            probe = self.make()
+        self.observation_space, self.action_space = probe.observation_space, probe.action_space
+        numeric_zeros(self.observation_space), numeric_zeros(self.action_space)  # refuses what no network can read
+        self.horizon = horizon or (probe.spec.max_episode_steps if probe.spec else None) or 0
+        probe.close()
+
+    def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
+        """One environment."""
+        limit = {} if self._limit is None else {"max_episode_steps": self._limit}
+        return gymnasium.make(self.env_id, render_mode=render_mode, **limit, **self._kwargs)
+
+    def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
+        """``num_envs`` environments in mode ``SAME_STEP``."""
+        makers, mode = [self.make] * num_envs, AutoresetMode.SAME_STEP
+        if self._vectorisation == "sync":
+            envs = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
+        else:  # never fork: JAX has threads
+            envs = gymnasium.vector.AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn")
+        envs.host_env = self  # pyright: ignore[reportAttributeAccessIssue]
+        if seed is not None:
+            envs.reset(seed=seed)
+        return envs
+
+    def success(self, transition: Transition) -> Any:
+        """What the user said."""
+        return self._achieved(transition)
+
+
+def task_from_gymnasium(
+    env_id: str,
+    *,
+    description: str | None = None,
+    factors: Mapping[str, Factor] | None = None,
+    potential: Callable[[Any], Any] | None = None,
+    sparse_reward: Reward | None = None,
+    dense_reward: Reward | None = None,
+    auxiliary: Mapping[str, Reward] | None = None,
+    success: Callable[[Transition], Any] | None = None,
+    info: Info | None = None,
+    horizon: int | None = None,
+    gamma: float = 0.99,
+    vectorisation: str = "sync",
+    **kwargs: Any,
+) -> Task:
+    """A :class:`Task` from a gymnasium id of your own or anybody's; whatever is known about it makes it more useful.
+
+    Args:
+        env_id: a registered id; ``"my_package:MyEnv-v0"`` imports the package first.
+        description: one paragraph; by default the first one of the environment's docstring.
+        factors: named quantities of a transition.
+        potential: ``phi(obs) -> [B]``; needed for the design ``shaping``.
+        sparse_reward: by default the environment's own reward.
+        dense_reward: by default the environment's own reward.
+        auxiliary: rewards by name, ``aligned`` and ``misaligned`` among them.
+        success: ``transition -> [B]`` bool; by default nothing counts as success.
+        info: shape and dtype of the info entries that rewards may read, for example ``{"x_velocity": ((), float)}``.
+        horizon: time limit in place of the registered one.
+        gamma: discount per step, in [0, 1].
+        vectorisation: ``"sync"`` or ``"async"``.
+        **kwargs: handed to ``gymnasium.make``.
+
+    Returns:
+        A :class:`Task`, stepped on the host.
+
+    Raises:
+        ValueError: for an unknown id, with the nearest one, or a gamma outside [0, 1].
+        TypeError: if observations or actions are not numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from reward_design.envs import task_from_gymnasium
+        >>> hill = task_from_gymnasium("MountainCar-v0", potential=lambda obs: jnp.sin(3 * obs[..., 0]))
+        >>> hill.name, hill.horizon
+        ('gymnasium/MountainCar-v0', 200)
+    """
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+    env = GymnasiumEnv(
+        env_id,
+        kwargs=kwargs,
+        horizon=horizon,
+        gamma=gamma,
+        info=info or {},
+        success=success or _never,
+        vectorisation=vectorisation,
+    )
+    own = environment_reward()
+    return Task(
+        name=env.name,
+        description=description or _first_paragraph(env),
+        env=env,
+        true_reward=own,
+        sparse_reward=sparse_reward or own,
+        dense_reward=dense_reward or own,
+        factors=dict(factors or {}),
+        potential=potential or _missing_potential(env.name),
+        auxiliary=dict(auxiliary or {}),
+    )
+
+
+def _never(transition: Transition) -> Any:
+    return jnp.zeros_like(transition.terminated)
+
+
+def _first_paragraph(env: GymnasiumEnv) -> str:
+    with_doc = env.make()
+    doc = type(with_doc.unwrapped).__doc__ or ""
+    with_doc.close()
+    lines = [line.strip() for line in doc.strip().splitlines()]
+    paragraphs = [p for p in "\n".join(lines).split("\n\n") if p and not p.startswith("#")]
+    return " ".join(paragraphs[0].split()) if paragraphs else f"The gymnasium environment {env.env_id}."
+
+
+def _missing_potential(name: str) -> Callable[[Any], Any]:
+    def potential(obs: Any) -> Any:
+        raise ValueError(f"task {name!r} has no potential; give one: task_from_gymnasium(..., potential=phi).")
+
+    return potential
+
+
+class _clear_errors:  # noqa: N801  (a context manager, used as a function)
+    """Errors of ``gymnasium.make`` as one sentence."""
+
+    def __init__(self, env_id: str) -> None:
+        self.env_id = env_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, gymnasium.error.UnregisteredEnv):
+            hint = suggestion(self.env_id, gymnasium.registry)
+            raise ValueError(f"gymnasium knows no environment {self.env_id!r}{hint}") from error
+        if isinstance(error, gymnasium.error.DependencyNotInstalled):
+            raise ImportError(f"environment {self.env_id!r} needs more than gymnasium: {error}") from error
