@@ -46,6 +46,10 @@ ADAPTERS: dict[str, tuple[str, str]] = {
         "reward_design.envs.minigrid_adapter:minigrid_task",
         "JAX grid worlds with keys, doors and several rooms, e.g. minigrid/MiniGrid-DoorKey-5x5",
     ),
+    "mujoco": (
+        "reward_design.envs.mujoco_tasks:mujoco_task",
+        "MuJoCo, e.g. mujoco/HalfCheetah or mujoco/Ant-sparse",
+    ),
     "gymnasium": ("reward_design.envs.gymnasium_task:task_from_gymnasium", "any id, e.g. gymnasium/LunarLander-v3"),
 }
 """Builder ``(env_id, **settings)`` and line of text of every prefix ``<prefix>/<env_id>``."""
@@ -99,7 +103,7 @@ def list_adapters() -> dict[str, str]:
 
     Example:
         >>> sorted(list_adapters())
-        ['gymnasium', 'gymnax', 'minigrid']
+        ['gymnasium', 'gymnax', 'minigrid', 'mujoco']
     """
     return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
 

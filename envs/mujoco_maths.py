@@ -1,0 +1,208 @@
+"""What gymnasium's MuJoCo environments (version 5) observe, pay and end on, for many lanes at once.
+
+The constants are the default arguments of ``gymnasium.make("<id>-v5")``; the tests step both side by side. Costs of an
+action are computed in the action's own dtype, as gymnasium does.
+
+Source: M. Towers et al., "Gymnasium: A Standard Interface for Reinforcement Learning Environments", 2024, arXiv
+2407.17032.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+"""Fields of the simulator's data, ``[B, ...]``."""
+Scored = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+"""``(reward [B], terminated [B], info)``."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One environment's maths.
+
+    Attributes:
+        fields: arrays of ``mujoco.MjData`` that are read after each step.
+        observe: ``arrays -> obs [B, n]``.
+        score: ``(before, after, action, model, dt) -> (reward, terminated, info)``; ``model`` is the ``MjModel``.
+        info: names of the info entries.
+        contacts: whether contact forces are read, which costs another call per step.
+    """
+
+    fields: tuple[str, ...]
+    observe: Callable[[Arrays], np.ndarray]
+    score: Callable[[Arrays, Arrays, np.ndarray, Any, float], Scored]
+    info: tuple[str, ...]
+    contacts: bool = False
+
+
+def _square_sum(x: np.ndarray) -> np.ndarray:
+    """Sum of squares over all axes but the first."""
+    return np.sum(np.square(x.reshape(len(x), -1)), axis=-1)
+
+
+def _state(skip: int, clip: float | None = None) -> Callable[[Arrays], np.ndarray]:
+    """Positions without the first ``skip``, and velocities."""
+
+    def observe(after: Arrays) -> np.ndarray:
+        qvel = after["qvel"] if clip is None else np.clip(after["qvel"], -clip, clip)
+        return np.concatenate([after["qpos"][:, skip:], qvel], axis=1)
+
+    return observe
+
+
+def _cheetah(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    x = after["qpos"][:, 0]
+    velocity = (x - before["qpos"][:, 0]) / dt
+    cost = 0.1 * _square_sum(action)
+    info = {"x_position": x, "x_velocity": velocity, "reward_forward": velocity, "reward_ctrl": -cost}
+    return velocity - cost, np.zeros(len(x), bool), info
+
+
+def _swimmer(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    place = after["qpos"][:, :2]
+    velocity = (place - before["qpos"][:, :2]) / dt
+    cost = 1e-4 * _square_sum(action)
+    info = {**_place(place, velocity), "reward_forward": velocity[:, 0], "reward_ctrl": -cost}
+    return velocity[:, 0] - cost, np.zeros(len(place), bool), info
+
+
+def _upright(healthy: Callable[[Arrays], np.ndarray]) -> Callable[..., Scored]:
+    """Hopper and Walker2d: forward velocity, 1 per healthy step, the cost of the action; ends when unhealthy."""
+
+    def score(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+        x, well = after["qpos"][:, 0], healthy(after)
+        velocity = (x - before["qpos"][:, 0]) / dt
+        cost = 1e-3 * _square_sum(action)
+        survive = well * 1.0
+        info = {
+            "x_position": x, "z_distance_from_origin": after["qpos"][:, 1] - model.qpos0[1], "x_velocity": velocity,
+            "reward_forward": velocity, "reward_ctrl": -cost, "reward_survive": survive,
+        }  # fmt: skip
+        return velocity + survive - cost, ~well, info
+
+    return score
+
+
+def _hopper_healthy(after: Arrays) -> np.ndarray:
+    z, angle = after["qpos"][:, 1], after["qpos"][:, 2]
+    state = np.concatenate([after["qpos"][:, 2:], after["qvel"]], axis=1)
+    return (np.abs(state) < 100).all(axis=1) & (z > 0.7) & (np.abs(angle) < 0.2)
+
+
+def _walker_healthy(after: Arrays) -> np.ndarray:
+    z, angle = after["qpos"][:, 1], after["qpos"][:, 2]
+    return (z > 0.8) & (z < 2.0) & (np.abs(angle) < 1.0)
+
+
+def _ant_observe(after: Arrays) -> np.ndarray:
+    forces = np.clip(after["cfrc_ext"][:, 1:], -1.0, 1.0).reshape(len(after["qpos"]), -1)
+    return np.concatenate([after["qpos"][:, 2:], after["qvel"], forces], axis=1)
+
+
+def _ant(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    velocity = (after["xpos"][:, 1, :2] - before["xpos"][:, 1, :2]) / dt
+    z = after["qpos"][:, 2]
+    well = (z >= 0.2) & (z <= 1.0)
+    cost, contact = 0.5 * _square_sum(action), 5e-4 * _square_sum(np.clip(after["cfrc_ext"], -1.0, 1.0))
+    survive = well * 1.0
+    info = {
+        **_place(after["qpos"][:, :2], velocity), "reward_forward": velocity[:, 0], "reward_ctrl": -cost,
+        "reward_contact": -contact, "reward_survive": survive,
+    }  # fmt: skip
+    return velocity[:, 0] + survive - (cost + contact), ~well, info
+
+
+def _humanoid_observe(after: Arrays) -> np.ndarray:
+    lanes = len(after["qpos"])
+    inertia, speeds, forces = (after[name][:, 1:].reshape(lanes, -1) for name in ("cinert", "cvel", "cfrc_ext"))
+    parts = [after["qpos"][:, 2:], after["qvel"], inertia, speeds, after["qfrc_actuator"][:, 6:], forces]
+    return np.concatenate(parts, axis=1)
+
+
+def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    mass = model.body_mass[None, :, None]
+    centres = [np.sum(mass * arrays["xipos"], axis=1) / np.sum(mass) for arrays in (before, after)]
+    velocity = ((centres[1] - centres[0]) / dt)[:, :2]
+    z = after["qpos"][:, 2]
+    well = (z > 1.0) & (z < 2.0)
+    cost = 0.1 * _square_sum(after["ctrl"])
+    contact = np.minimum(5e-7 * _square_sum(after["cfrc_ext"]), 10.0)
+    forward, survive = 1.25 * velocity[:, 0], well * 5.0
+    info = {
+        **_place(after["qpos"][:, :2], velocity), "reward_forward": forward, "reward_ctrl": -cost,
+        "reward_contact": -contact, "reward_survive": survive,
+    }  # fmt: skip
+    return forward + survive - (cost + contact), ~well, info
+
+
+def _pendulum(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    fallen = np.abs(after["qpos"][:, 1]) > 0.2
+    survive = (~fallen) * 1.0
+    return survive, fallen, {"reward_survive": survive}
+
+
+def _reach(after: Arrays) -> np.ndarray:
+    """Fingertip (body 3) minus target (body 4)."""
+    return after["xpos"][:, 3] - after["xpos"][:, 4]
+
+
+def _reacher_observe(after: Arrays) -> np.ndarray:
+    theta = after["qpos"][:, :2]
+    parts = [np.cos(theta), np.sin(theta), after["qpos"][:, 2:], after["qvel"][:, :2], _reach(after)[:, :2]]
+    return np.concatenate(parts, axis=1)
+
+
+def _reacher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    distance, cost = np.linalg.norm(_reach(after), axis=-1), _square_sum(action)
+    return -distance - cost, np.zeros(len(cost), bool), {"reward_dist": -distance, "reward_ctrl": -cost}
+
+
+def _pusher_bodies(after: Arrays) -> list[np.ndarray]:
+    """Places of the arm's tip (body 10), the object (11) and the goal (12)."""
+    return [after["xpos"][:, body] for body in (10, 11, 12)]
+
+
+def _pusher_observe(after: Arrays) -> np.ndarray:
+    return np.concatenate([after["qpos"][:, :7], after["qvel"][:, :7], *_pusher_bodies(after)], axis=1)
+
+
+def _pusher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    tip, thing, goal = _pusher_bodies(after)
+    near = -0.5 * np.linalg.norm(thing - tip, axis=-1)
+    distance = -np.linalg.norm(thing - goal, axis=-1)
+    cost = -0.1 * _square_sum(action)
+    info = {"reward_dist": distance, "reward_ctrl": cost, "reward_near": near}
+    return distance + cost + near, np.zeros(len(near), bool), info
+
+
+def _place(place: np.ndarray, velocity: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "x_position": place[:, 0], "y_position": place[:, 1], "distance_from_origin": np.linalg.norm(place, axis=-1),
+        "x_velocity": velocity[:, 0], "y_velocity": velocity[:, 1],
+    }  # fmt: skip
+
+
+_PLANE = ("x_position", "y_position", "distance_from_origin", "x_velocity", "y_velocity")
+_RUN = ("x_position", "x_velocity", "reward_forward", "reward_ctrl")
+_LEGS = ("x_position", "z_distance_from_origin", "x_velocity", "reward_forward", "reward_ctrl", "reward_survive")
+_BODY = (*_PLANE, "reward_forward", "reward_ctrl", "reward_contact", "reward_survive")
+_STATE = ("qpos", "qvel")
+
+MODELS: dict[str, Model] = {
+    "HalfCheetah": Model(_STATE, _state(1), _cheetah, _RUN),
+    "Hopper": Model(_STATE, _state(1, 10.0), _upright(_hopper_healthy), _LEGS),
+    "Walker2d": Model(_STATE, _state(1, 10.0), _upright(_walker_healthy), _LEGS),
+    "Ant": Model((*_STATE, "xpos", "cfrc_ext"), _ant_observe, _ant, _BODY, contacts=True),
+    "Humanoid": Model(
+        (*_STATE, "ctrl", "xipos", "cinert", "cvel", "qfrc_actuator", "cfrc_ext"),
+        _humanoid_observe, _humanoid, _BODY, contacts=True,
+    ),
+    "Swimmer": Model(_STATE, _state(2), _swimmer, (*_PLANE, "reward_forward", "reward_ctrl")),
+    "InvertedPendulum": Model(_STATE, _state(0), _pendulum, ("reward_survive",)),
+    "Reacher": Model((*_STATE, "xpos"), _reacher_observe, _reacher, ("reward_dist", "reward_ctrl")),
+    "Pusher": Model((*_STATE, "xpos"), _pusher_observe, _pusher, ("reward_dist", "reward_ctrl", "reward_near")),
+}  # fmt: skip
+"""The environments by name."""

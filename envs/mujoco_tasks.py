@@ -1,0 +1,211 @@
+"""Tasks on gymnasium's MuJoCo environments: ``mujoco/<name>``, ``mujoco/<name>-sparse``, ``mujoco/<name>-episodic``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+
+from reward_design._names import suggestion
+from reward_design._optional import require
+from reward_design.combinators import environment_reward
+from reward_design.core import Transition
+from reward_design.envs.base import Factor, Task
+from reward_design.envs.control import check_settings, weighted
+from reward_design.envs.host import HostEnv
+from reward_design.envs.mujoco_lanes import MujocoVectorEnv
+from reward_design.envs.mujoco_maths import MODELS
+from reward_design.envs.mujoco_texts import FACTS, Facts
+
+VARIANTS = ("sparse", "episodic")
+
+
+class MujocoTask(HostEnv):
+    """One of gymnasium's MuJoCo environments (version 5), paid densely, sparsely or at the end of the episode.
+
+    Args:
+        base: a key of :data:`reward_design.envs.mujoco_maths.MODELS`.
+        variant: ``""``, ``"sparse"`` or ``"episodic"``.
+        distance: metres from which, or radius within which, the sparse variant pays.
+        horizon: time limit.
+        gamma: discount per step.
+    """
+
+    def __init__(self, base: str, variant: str, *, distance: float, horizon: int | None, gamma: float) -> None:
+        require("mujoco", "mujoco", "MuJoCo environments")
+        self.base, self.variant, self.distance, self.gamma = base, variant, distance, gamma
+        self.name = "mujoco/" + "-".join(filter(None, [base, variant]))
+        self.horizon = horizon or gymnasium.spec(f"{base}-v5").max_episode_steps or 1000
+        check_settings(self.name, horizon=self.horizon, gamma=gamma)
+        probe = gymnasium.make(f"{base}-v5")
+        self.observation_space, self.action_space = probe.observation_space, probe.action_space
+        probe.close()
+        self.info = dict.fromkeys(MODELS[base].info, ((), np.float32))
+
+    def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
+        """A single environment."""
+        env = gymnasium.make(f"{self.base}-v5", render_mode=render_mode, max_episode_steps=self.horizon)
+        return _Paid(env, self) if self.variant else env
+
+    def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
+        """``num_envs`` environments stepped in one process."""
+        pay = self.payer(num_envs) if self.variant else None
+        return MujocoVectorEnv(self.base, num_envs, horizon=self.horizon, seed=seed, host_env=self, pay=pay)
+
+    def success(self, transition: Transition) -> Any:
+        """See the task's description."""
+        return succeeded(self.base, transition, FACTS[self.base].success)
+
+    def payer(self, num_envs: int) -> Callable[..., np.ndarray]:
+        """``(reward, next_obs, info, ended) -> reward`` of the variant, with the memory that it needs."""
+        total = np.zeros(num_envs)
+
+        def sparse(reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
+            return np.asarray(reached(self.base, next_obs, info, self.distance), np.float64)
+
+        def episodic(reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
+            total[:] += reward
+            paid = np.where(ended, total, 0.0)
+            total[ended] = 0.0
+            return paid
+
+        return sparse if self.variant == "sparse" else episodic
+
+
+class _Paid(gymnasium.Wrapper):
+    """A single environment with the reward of a variant."""
+
+    def __init__(self, env: gymnasium.Env, task: MujocoTask) -> None:
+        super().__init__(env)
+        self.task, self.pay = task, task.payer(1)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self.pay = self.task.payer(1)
+        return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        rows = {name: np.asarray([info[name]]) for name in self.task.info}
+        paid = self.pay(np.array([reward]), np.asarray(obs)[None], rows, np.array([terminated or truncated]))
+        return obs, float(paid[0]), terminated, truncated, info
+
+
+def reached(base: str, next_obs: Any, info: Any, distance: float) -> Any:
+    """What the sparse variant pays for: past ``distance`` in x, or within it of the target, or of upright."""
+    if FACTS[base].velocity >= 0:
+        return info["x_position"] > distance
+    if base == "InvertedPendulum":
+        return abs(next_obs[..., 1]) < distance
+    return (_offset(base, next_obs) ** 2).sum(-1) < distance**2
+
+
+def succeeded(base: str, transition: Transition, limit: float) -> Any:
+    """Whether an episode that ends here has achieved its task."""
+    if base == "InvertedPendulum":
+        return jnp.logical_and(transition.truncated, jnp.logical_not(transition.terminated))
+    return jnp.asarray(reached(base, transition.next_obs, transition.info, limit))
+
+
+def mujoco_task(env_id: str, *, distance: float | None = None, horizon: int | None = None, gamma: float = 0.99) -> Task:
+    """The task ``mujoco/<env_id>``.
+
+    The plain environments pay what gymnasium's version 5 pays. ``<name>-sparse`` pays 1 per step past ``distance``
+    metres (runners), within it of the target (Reacher, Pusher) or within it of upright (InvertedPendulum, in rad).
+    ``<name>-episodic`` pays the whole return with the last step.
+
+    Success, at the end of an episode: to have come 50 m (HalfCheetah), 6 m (Hopper, Walker2d), 25 m (Ant), 5 m
+    (Humanoid), 3 m (Swimmer); to be at the target (Reacher 0.02 m, Pusher 0.1 m); not to have fallen
+    (InvertedPendulum). ``aligned`` pays for speed forward, or closeness to the target. ``misaligned`` pays for moving
+    the joints fast, which looks like effort and is served best by thrashing in place.
+
+    Keeps the optimal policy: ``sparse_reward`` and ``dense_reward`` are tasks of their own; ``misaligned`` no.
+
+    Args:
+        env_id: name, with ``-sparse`` or ``-episodic`` for a variant.
+        distance: of the sparse reward; by default what suits the environment.
+        horizon: time limit; by default gymnasium's.
+        gamma: discount per step.
+
+    Returns:
+        A :class:`Task`, stepped on the host.
+
+    Raises:
+        ValueError: for an unknown name or variant.
+        ImportError: if MuJoCo is not installed.
+    """
+    base, _, variant = env_id.partition("-")
+    if base not in MODELS:
+        raise ValueError(
+            f"unknown MuJoCo environment {base!r}{suggestion(base, MODELS)} There are {', '.join(MODELS)}."
+        )
+    if variant not in ("", *VARIANTS):
+        raise ValueError(f"{base!r} has no variant {variant!r}; there are {', '.join(VARIANTS)}, or leave it out.")
+    facts = FACTS[base]
+    distance = facts.paid_past if distance is None else distance
+    env = MujocoTask(base, variant, distance=distance, horizon=horizon, gamma=gamma)
+    joints = slice(*facts.joints)
+    near = _potential(base, facts)
+    thrash = weighted("joint_speed", lambda t: jnp.abs(t.next_obs[..., joints]).sum(-1), 0.1)
+    forward = weighted("forward" if facts.velocity >= 0 else "closeness", lambda t: near(t.next_obs))
+    return Task(
+        name=env.name,
+        description=facts.text + _variant_text(variant, facts, distance),
+        env=env,
+        true_reward=environment_reward(),
+        sparse_reward=weighted("goal", lambda t: reached(base, t.next_obs, t.info, distance)),
+        dense_reward=forward if variant else environment_reward(),
+        factors=_factors(base, facts),
+        potential=near,
+        auxiliary={"aligned": forward, "misaligned": thrash},
+    )
+
+
+def _offset(base: str, obs: Any) -> Any:
+    """Fingertip or cylinder relative to its target, in metres."""
+    return obs[..., 8:10] if base == "Reacher" else obs[..., 17:20] - obs[..., 20:23]
+
+
+def _potential(base: str, facts: Facts) -> Callable[[Any], Any]:
+    """Forward velocity, cut at 10 m/s; or minus the distance to the target; or minus the tilt."""
+    if facts.velocity >= 0:
+        return lambda obs: jnp.clip(obs[..., facts.velocity], -10.0, 10.0).astype(jnp.float32)
+    if base == "InvertedPendulum":
+        return lambda obs: -jnp.abs(obs[..., 1])
+    return lambda obs: -jnp.linalg.norm(_offset(base, obs), axis=-1)
+
+
+def _variant_text(variant: str, facts: Facts, distance: float) -> str:
+    if variant == "episodic":
+        return " In this variant all that is paid with the last step of the episode."
+    if variant == "sparse":
+        where = f"past {distance:g} m" if facts.velocity >= 0 else f"within {distance:g} of the target"
+        return f" In this variant the environment pays 1 per step {where}, and nothing else."
+    return ""
+
+
+def _factors(base: str, facts: Facts) -> dict[str, Factor]:
+    joints = slice(*facts.joints)
+    factors = {
+        "effort": Factor(lambda t: jnp.square(t.action).sum(-1), "1", -1, "squared torques or forces"),
+        "joint_speed": Factor(lambda t: jnp.abs(t.next_obs[..., joints]).sum(-1), "rad/s", -1, "speeds of all joints"),
+    }
+    if facts.velocity >= 0:
+        factors["forward_velocity"] = Factor(lambda t: t.info["x_velocity"], "m/s", 1, "velocity in x over the step")
+        factors["distance"] = Factor(lambda t: t.info["x_position"], "m", 1, "place in x")
+    if "reward_survive" in MODELS[base].info:
+        healthy = lambda t: (t.info["reward_survive"] > 0).astype(jnp.float32)  # noqa: E731
+        factors["healthy"] = Factor(healthy, "1", 1, "1 while the posture is allowed")
+    if "z_distance_from_origin" in MODELS[base].info:
+        factors["height"] = Factor(lambda t: t.next_obs[..., 0], "m", 1, "height of the torso")
+    if "reward_contact" in MODELS[base].info:
+        factors["contact"] = Factor(lambda t: -t.info["reward_contact"], "1", -1, "cost of contact forces")
+    if base in ("Reacher", "Pusher"):
+        away = lambda t: jnp.linalg.norm(_offset(base, t.next_obs), axis=-1)  # noqa: E731
+        factors["target_distance"] = Factor(away, "m", -1, "distance to the target")
+    if base == "Pusher":
+        touch = lambda t: jnp.linalg.norm(t.next_obs[..., 14:17] - t.next_obs[..., 17:20], axis=-1)  # noqa: E731
+        factors["tip_distance"] = Factor(touch, "m", -1, "distance from the arm's tip to the cylinder")
+    if base == "InvertedPendulum":
+        factors["tilt"] = Factor(lambda t: jnp.abs(t.next_obs[..., 1]), "rad", -1, "tilt of the pole")
+    return factors

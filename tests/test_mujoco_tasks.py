@@ -1,0 +1,195 @@
+"""MuJoCo: the vector environment against gymnasium's own, step by step."""
+
+import copy
+import pickle
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+pytest.importorskip("mujoco")
+
+import reward_design as rd
+from reward_design.adapters.gymnasium import VectorRewardWrapper
+from reward_design.agents import ppo
+from reward_design.envs import task
+from reward_design.envs.mujoco_lanes import MujocoVectorEnv
+from reward_design.envs.mujoco_maths import MODELS
+
+LANES = 3
+
+
+def theirs(name, horizon=None):
+    make = [lambda: gymnasium.make(f"{name}-v5", max_episode_steps=horizon)] * LANES
+    return gymnasium.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("horizon", [None, 37])
+def test_every_step_is_that_of_gymnasium(name, horizon):
+    ours, reference = MujocoVectorEnv(name, LANES, horizon=horizon), theirs(name, horizon)
+    np.testing.assert_array_equal(ours.reset(seed=5)[0], reference.reset(seed=5)[0])
+    reference.action_space.seed(1)
+    ends = 0
+    for _ in range(300 if horizon is None else 80):
+        action = reference.action_space.sample()
+        one, two = ours.step(action), reference.step(action)
+        for a, b in zip(one[:4], two[:4], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        ended = one[2] | one[3]
+        final = two[4].get("final_info", {})
+        for lane in range(LANES):
+            infos = final if ended[lane] else two[4]
+            for key in MODELS[name].info:
+                np.testing.assert_allclose(one[4][key][lane], infos[key][lane], rtol=1e-6, atol=1e-9)
+            if ended[lane]:
+                np.testing.assert_allclose(one[4]["final_obs"][lane], two[4]["final_obs"][lane], rtol=1e-9, atol=1e-9)
+        ends += ended.sum()
+    assert ends >= (2 * LANES if horizon or name in ("Hopper", "Walker2d", "InvertedPendulum", "Humanoid") else 0)
+
+
+def test_a_seed_fixes_everything_that_follows():
+    def returns(seed):
+        envs = task("mujoco/Hopper").vector(2, seed=seed)
+        envs.reset()
+        return [envs.step(np.full((2, 3), 0.3, np.float32))[0].tolist() for _ in range(60)]
+
+    assert returns(3) == returns(3) != returns(4)
+
+
+def test_observations_are_not_overwritten_later():
+    envs = MujocoVectorEnv("HalfCheetah", 2, seed=0)
+    first = envs.reset()[0]
+    kept = first.copy()
+    rows = [envs.step(np.ones((2, 6), np.float32))[0] for _ in range(3)]
+    np.testing.assert_array_equal(first, kept)
+    assert not np.array_equal(rows[0], rows[1])
+
+
+@pytest.mark.parametrize("field", ["qpos", "qvel"])
+def test_a_simulator_that_breaks_ends_its_episode_alone(field):
+    ours, reference = (MujocoVectorEnv("HalfCheetah", LANES, seed=0) for _ in range(2))
+    ours.reset(), reference.reset()
+    action = np.full((LANES, 6), 0.1, np.float32)
+    before = ours.step(action)[0]
+    reference.step(action)
+    getattr(ours.lanes[1].data, field)[3] = np.nan
+    obs, reward, terminated, truncated, infos = ours.step(action)
+    expected = reference.step(action)
+    assert infos["simulator_fault"].tolist() == truncated.tolist() == [False, True, False]
+    assert not terminated.any()
+    assert reward[1] == 0
+    np.testing.assert_array_equal(infos["final_obs"][1], before[1])
+    assert np.isfinite(obs).all()
+    for lane in (0, 2):
+        np.testing.assert_array_equal(obs[lane], expected[0][lane])
+        assert reward[lane] == expected[1][lane]
+    assert np.isfinite(ours.step(action)[0]).all()
+
+
+def recorded(name, steps=300):
+    """Transitions of random play ``[T, B]`` and the task."""
+    known = task(f"mujoco/{name}")
+    envs = known.vector(2, seed=0)
+    envs.action_space.seed(0)
+    obs, rows = envs.reset()[0], []
+    for _ in range(steps):
+        action = envs.action_space.sample()
+        after, reward, terminated, truncated, infos = envs.step(action)
+        ended = (terminated | truncated)[:, None]
+        next_obs = np.where(ended, infos.get("final_obs", after), after)
+        info = {key: np.asarray(infos[key], np.float32) for key in known.env.info}
+        rows.append((obs, action, next_obs, reward, terminated, truncated, info))
+        obs = after
+    stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), *rows)
+    *parts, info = stacked
+    return known, rd.Transition(*parts, jnp.ones((steps, 2), bool), info)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "HalfCheetah-sparse", "Reacher-sparse", "Hopper-episodic"])
+def test_what_a_task_says_of_recorded_steps(name):
+    known, rows = recorded(name)
+    for factor in known.factors.values():
+        values = np.asarray(factor.fn(rows))
+        assert values.shape == (300, 2)
+        assert np.isfinite(values).all()
+        assert factor.sign in (-1, 1)
+    assert known.potential(rows.obs).shape == (300, 2)
+    for reward in (known.true_reward, known.sparse_reward, known.dense_reward, *known.auxiliary.values()):
+        params, state = reward.init(jax.random.key(0), known.example._replace())
+        example = jax.tree.map(lambda x: jnp.concatenate([x, x]), known.example)
+        params, state = reward.init(jax.random.key(0), example)
+        output, _ = reward.unroll(params, state, rows)
+        assert np.isfinite(output.reward).all()
+    assert np.asarray(known.success(rows)).shape == (300, 2)
+    assert len(known.description) > 100
+
+
+def test_the_forward_factor_is_the_velocity():
+    known, rows = recorded("HalfCheetah", 50)
+    np.testing.assert_allclose(known.factors["forward_velocity"].fn(rows), rows.info["x_velocity"])
+    np.testing.assert_allclose(rows.reward, known.factors["forward_velocity"].fn(rows)
+                               - 0.1 * known.factors["effort"].fn(rows), atol=1e-5)  # fmt: skip
+
+
+def test_episodic_pays_the_same_in_the_end():
+    envs, episodic = (task(f"mujoco/Hopper{variant}").vector(2, seed=0) for variant in ("", "-episodic"))
+    single = task("mujoco/Hopper-episodic").make()
+    envs.reset(), episodic.reset(), single.reset(seed=0)
+    rng, total, ends = np.random.default_rng(0), np.zeros(2), 0
+    while ends < 4:
+        action = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
+        (_, reward, terminated, truncated, _), (_, paid, *_) = envs.step(action), episodic.step(action)
+        total, ended = total + reward, terminated | truncated
+        np.testing.assert_allclose(paid, np.where(ended, total, 0.0), rtol=1e-12)
+        if single is not None:
+            single_paid = single.step(action[0])[1]
+            assert single_paid == pytest.approx(paid[0])
+            single = None if ended[0] else single
+        total[ended] = 0
+        ends += ended.sum()
+
+
+def test_sparse_pays_past_the_distance_only():
+    known = task("mujoco/HalfCheetah-sparse", distance=0.02)
+    envs = known.vector(2, seed=0)
+    envs.reset()
+    for _ in range(100):
+        _, reward, _, _, infos = envs.step(np.random.default_rng(0).uniform(-1, 1, (2, 6)).astype(np.float32))
+        np.testing.assert_array_equal(reward, infos["x_position"] > 0.02)
+
+
+def test_wrapped_and_copied():
+    known = task("mujoco/Swimmer")
+    for env in (copy.deepcopy(known.env), pickle.loads(pickle.dumps(known.env))):
+        assert env.observation_space == known.env.observation_space
+    envs = VectorRewardWrapper(known.vector(2, seed=0), rd.environment_reward())
+    envs.reset()
+    _, reward, _, _, infos = envs.step(np.ones((2, 2), np.float32))
+    np.testing.assert_allclose(reward, infos["env_reward"], rtol=1e-6)
+    assert known.make().spec.id == "Swimmer-v5"
+
+
+def test_ppo_trains_on_it():
+    known = task("mujoco/InvertedPendulum")
+    config = ppo.Config(total_timesteps=512, num_steps=64, hidden=(8,))
+    shaped = rd.chain(rd.environment_reward(), rd.potential_shaping(known.potential, gamma=known.gamma))
+    result = ppo.train_host(config, known.vector(4), shaped, jax.random.key(0))
+    assert 1 < result.metrics["true_return"][-1] < 200
+    assert np.isfinite(result.metrics["value_loss"]).all()
+
+
+def test_bad_input_is_refused_with_one_sentence():
+    with pytest.raises(ValueError, match=r"unknown MuJoCo environment 'HalfCheeta'; did you mean 'HalfCheetah'\?"):
+        task("mujoco/HalfCheeta")
+    with pytest.raises(ValueError, match="'Humanoid' has no variant 'dense'; there are sparse, episodic"):
+        task("mujoco/Humanoid-dense")
+    envs = MujocoVectorEnv("Hopper", 2)
+    with pytest.raises(gymnasium.error.ResetNeeded, match="must be reset before the first step"):
+        envs.step(np.zeros((2, 3)))
+    envs.reset()
+    with pytest.raises(ValueError, match=r"actions of 'Hopper' must be \(2, 3\), got \(2, 4\)"):
+        envs.step(np.zeros((2, 4)))
