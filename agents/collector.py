@@ -33,6 +33,7 @@ class Collector:
         self.mode = AutoresetMode(mode or AutoresetMode.NEXT_STEP)
         self.envs, self.env, self.num_steps = envs, env, num_steps
         self.faults = 0
+        self._parts = map_space(lambda part: part, env.observation_space)
         self._ended = np.zeros(envs.num_envs, bool)
         self.obs = self._as_obs(envs.reset(seed=seed)[0])
 
@@ -97,8 +98,7 @@ class Collector:
 
     def _as_obs(self, obs: Any) -> Any:
         """The numeric parts of an observation, in the structure of the space."""
-        parts = map_space(lambda part: part, self.env.observation_space)
-        return _cast(parts, obs)
+        return _cast(self._parts, obs)
 
 
 def _cast(parts: Any, obs: Any) -> Any:
@@ -110,6 +110,9 @@ def _cast(parts: Any, obs: Any) -> Any:
 
 
 def _write(into: Any, t: int, values: Any) -> None:
+    if isinstance(into, np.ndarray):
+        into[t] = values
+        return
     jax.tree.map(lambda rows, value: rows.__setitem__(t, value), into, values)
 
 
