@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import tyro
@@ -177,13 +178,15 @@ def pairs(a: Timed, b: Timed, repeats: int) -> Iterator[tuple[float, float]]:
         yield a(), b()
 
 
-def report(args: Args, name: str, a: Timed, b: Timed, *, goal: str, inverse: bool = False) -> None:
-    """Time the pairs, print one row and append one JSON line."""
+def report(
+    args: Any, name: str, a: Timed, b: Timed, *, goal: str, inverse: bool = False, settings: Any = SETTINGS
+) -> None:
+    """Time the pairs, print one row and append one JSON line; ``args`` has ``repeats``, ``steps`` and ``out``."""
     rates = list(pairs(a, b, args.repeats))
     ratios = sorted(y / x if inverse else x / y for x, y in rates)
     row = {
         "comparison": name, "goal": goal, "median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1],
-        "steps_per_second": [[round(x), round(y)] for x, y in rates], "steps": args.steps, "settings": SETTINGS,
+        "steps_per_second": [[round(x), round(y)] for x, y in rates], "steps": args.steps, "settings": settings,
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "reward_design": rd.__version__},
         "devices": [str(d) for d in jax.local_devices()], "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }  # fmt: skip

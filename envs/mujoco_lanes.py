@@ -13,8 +13,10 @@ from gymnasium.vector.utils import batch_space
 from reward_design._optional import require
 from reward_design.envs.mujoco_maths import MODELS
 
-WORTH_A_THREAD = 5
-"""Degrees of freedom from which a second thread pays."""
+WORTH_A_THREAD = 56
+"""Degrees of freedom, over all lanes of a thread, from which one more thread pays."""
+_LOST = slice(3, 6)
+"""MuJoCo's warnings that mean a lost simulation: bad position, velocity, acceleration."""
 
 
 class MujocoVectorEnv(gymnasium.vector.VectorEnv):
@@ -33,14 +35,16 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         horizon: time limit; by default the registered one.
         seed: of the first ``reset`` that is given none; lane ``i`` gets ``seed + i``.
         host_env: what made this, for agents.
-        num_threads: threads that step lanes (MuJoCo lets others run meanwhile); by default one per core up to 4, and
-            one for models so small that a thread costs more than it brings.
-        pay: ``(reward, next_obs, info, ended) -> reward``, another reward than gymnasium's.
+        num_threads: threads that step lanes (MuJoCo lets others run meanwhile); by default as many as there is work
+            for, up to one per core and 4.
+        payer: makes, at every reset, ``(reward, next_obs, info, ended) -> reward``: another reward than gymnasium's.
 
     Raises:
         ImportError: if MuJoCo is not installed.
     """
 
+    lanes: Sequence[Any] = ()
+    _pool: ThreadPoolExecutor | None = None
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def __init__(
@@ -52,14 +56,16 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         seed: int | None = None,
         host_env: Any = None,
         num_threads: int | None = None,
-        pay: Callable[..., np.ndarray] | None = None,
+        payer: Callable[[int], Callable[..., np.ndarray]] | None = None,
     ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         mujoco = require("mujoco", "mujoco", "MuJoCo environments")
         self._step_data, self._contact_forces = mujoco.mj_step, mujoco.mj_rnePostConstraint
         self.name, self.num_envs, self.host_env, self._seed = name, num_envs, host_env, seed
         self.spec = gymnasium.spec(f"{name}-v5")
         self.horizon = horizon or self.spec.max_episode_steps or 1000
-        self.lanes: list[Any] = [gymnasium.make(f"{name}-v5").unwrapped for _ in range(num_envs)]
+        self.lanes = [gymnasium.make(f"{name}-v5").unwrapped for _ in range(num_envs)]
         first = self.lanes[0]
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -67,20 +73,23 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         self._maths, self._dt, self._frame_skip = MODELS[name], first.dt, first.frame_skip
         self._data = [(lane.model, lane.data, lane.data.ctrl) for lane in self.lanes]
         self._views = {field: [getattr(lane.data, field) for lane in self.lanes] for field in self._maths.fields}
-        self._steps, self._pay = np.zeros(num_envs, int), pay
+        self._steps, self._payer = np.zeros(num_envs, int), payer
+        self._warnings = [lane.data.warning.number[_LOST] for lane in self.lanes]
         if num_threads is None:
-            num_threads = min(4, os.cpu_count() or 1) if first.model.nv >= WORTH_A_THREAD else 1
+            num_threads = max(1, min(4, os.cpu_count() or 1, num_envs * first.model.nv // WORTH_A_THREAD))
         self._groups = np.array_split(np.arange(num_envs), min(num_threads, num_envs))
         self._pool = ThreadPoolExecutor(len(self._groups) - 1) if len(self._groups) > 1 else None
         self._ready = False
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode in every lane. A seed s gives lane i the seed s + i."""
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode in every lane. A seed s gives lane i the seed s + i; a list gives each its own."""
         if seed is None and not self._ready:
             seed = self._seed
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
+        if seed is None:
+            seeds: Sequence[int | None] = [None] * self.num_envs
+        else:
+            seeds = seed if isinstance(seed, Sequence) else [int(seed) + i for i in range(self.num_envs)]
+        self._pay = self._payer(self.num_envs) if self._payer else None
         for lane, own in zip(self.lanes, seeds, strict=True):
             lane.reset(seed=own)
         self._steps[:], self._ready = 0, True
@@ -95,6 +104,9 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions of {self.name!r} must be {self.action_space.shape}, got {actions.shape}.")
+        if not np.isfinite(actions).all():
+            lane = int(np.argmin(np.isfinite(actions).all(axis=1)))
+            raise ValueError(f"actions of {self.name!r} must be finite, got {actions[lane]} in lane {lane}.")
         others = [self._pool.submit(self._simulate, group, actions) for group in self._groups[1:]] if self._pool else ()
         self._simulate(self._groups[0], actions)
         for other in others:
@@ -109,13 +121,14 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         if fault.any():
             obs[fault], reward[fault], terminated[fault], truncated[fault] = self._obs[fault], 0.0, False, True
             info = {name: np.where(fault, 0.0, value) for name, value in info.items()}
-        info = {**info, "simulator_fault": fault}
+        info = {**{name: np.array(value) for name, value in info.items()}, "simulator_fault": fault}
         self._before, self._obs = after, obs
         ended = terminated | truncated
         if self._pay is not None:
             reward = np.where(fault, 0.0, self._pay(reward, obs, info, ended))
         if ended.any():
-            info |= {"final_obs": obs, "_final_obs": ended}
+            final = {name: value.copy() for name, value in info.items()}
+            info |= {"final_obs": obs.copy(), "_final_obs": ended, "final_info": final, "_final_info": ended}
             self._obs = self._restart(ended)
         return self._obs.copy(), reward, terminated, truncated, info
 
@@ -136,13 +149,13 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
             lane.close()
 
     def _read(self) -> dict[str, np.ndarray]:
-        arrays = {field: np.array(views) for field, views in self._views.items()}
-        return {**arrays, "time": np.array([data.time for _, data, _ in self._data])}
+        lanes = self.num_envs
+        return {name: np.concatenate(views).reshape(lanes, *views[0].shape) for name, views in self._views.items()}
 
     def _faults(self, after: dict[str, np.ndarray]) -> np.ndarray:
-        """Lanes that are not finite, or whose clock MuJoCo has set back after finding a bad state."""
+        """Lanes that are not finite, or in which MuJoCo found a bad position, velocity or acceleration."""
         finite = np.isfinite(after["qpos"]).all(axis=1) & np.isfinite(after["qvel"]).all(axis=1)
-        return ~finite | (after["time"] < self._before["time"] + 0.5 * self._dt)
+        return ~finite | (np.concatenate(self._warnings).reshape(self.num_envs, -1) > 0).any(axis=1)
 
     def _restart(self, ended: np.ndarray) -> np.ndarray:
         for lane in np.flatnonzero(ended).tolist():

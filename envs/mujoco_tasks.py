@@ -36,7 +36,8 @@ class MujocoTask(HostEnv):
         require("mujoco", "mujoco", "MuJoCo environments")
         self.base, self.variant, self.distance, self.gamma = base, variant, distance, gamma
         self.name = "mujoco/" + "-".join(filter(None, [base, variant]))
-        self.horizon = horizon or gymnasium.spec(f"{base}-v5").max_episode_steps or 1000
+        registered = gymnasium.spec(f"{base}-v5").max_episode_steps or 1000
+        self.horizon = registered if horizon is None else horizon
         check_settings(self.name, horizon=self.horizon, gamma=gamma)
         probe = gymnasium.make(f"{base}-v5")
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
@@ -50,8 +51,8 @@ class MujocoTask(HostEnv):
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """``num_envs`` environments stepped in one process."""
-        pay = self.payer(num_envs) if self.variant else None
-        return MujocoVectorEnv(self.base, num_envs, horizon=self.horizon, seed=seed, host_env=self, pay=pay)
+        payer = self.payer if self.variant else None
+        return MujocoVectorEnv(self.base, num_envs, horizon=self.horizon, seed=seed, host_env=self, payer=payer)
 
     def success(self, transition: Transition) -> Any:
         """See the task's description."""
@@ -112,7 +113,7 @@ def mujoco_task(env_id: str, *, distance: float | None = None, horizon: int | No
 
     The plain environments pay what gymnasium's version 5 pays. ``<name>-sparse`` pays 1 per step past ``distance``
     metres (runners), within it of the target (Reacher, Pusher) or within it of upright (InvertedPendulum, in rad).
-    ``<name>-episodic`` pays the whole return with the last step.
+    ``<name>-episodic`` pays the whole return with the last step; an episode that a fault of the simulator cuts pays 0.
 
     Success, at the end of an episode: to have come 50 m (HalfCheetah), 6 m (Hopper, Walker2d), 25 m (Ant), 5 m
     (Humanoid), 3 m (Swimmer); to be at the target (Reacher 0.02 m, Pusher 0.1 m); not to have fallen
@@ -162,8 +163,8 @@ def mujoco_task(env_id: str, *, distance: float | None = None, horizon: int | No
 
 
 def _offset(base: str, obs: Any) -> Any:
-    """Fingertip or cylinder relative to its target, in metres."""
-    return obs[..., 8:10] if base == "Reacher" else obs[..., 17:20] - obs[..., 20:23]
+    """Fingertip or cylinder relative to its target in the plane, in metres."""
+    return obs[..., 8:10] if base == "Reacher" else obs[..., 17:19] - obs[..., 20:22]
 
 
 def _potential(base: str, facts: Facts) -> Callable[[Any], Any]:

@@ -57,7 +57,7 @@ FACTS: dict[str, Facts] = {
         "velocity in x plus 1 per step minus 0.5 times the squared torques minus 0.0005 times the squared contact"
         " forces; the episode ends when the torso is outside 0.2 to 1 m, at the latest after 1000 steps of 0.05 "
         "s.",
-        13, (19, 27), 3.0, 25.0,
+        13, (19, 27), 5.0, 25.0,
     ),
     "Humanoid": Facts(
         "A humanoid walks in the x direction. Observation: 0 height of the torso (m), 1-4 its orientation "
@@ -75,7 +75,7 @@ FACTS: dict[str, Facts] = {
         "the front segment (rad/s), 6-7 velocities of the joints (rad/s). Actions: torques on the two joints in "
         "[-1, 1]. The environment pays the velocity in x minus 0.0001 times the squared torques; nothing ends an "
         "episode but its 1000 steps of 0.04 s.",
-        3, (6, 8), 0.5, 3.0,
+        3, (6, 8), 2.0, 3.0,
     ),
     "InvertedPendulum": Facts(
         "A pole stands on a cart that is pushed along a rail. Observation: 0 position of the cart (m), 1 angle of"

@@ -90,6 +90,38 @@ def test_a_simulator_that_breaks_ends_its_episode_alone(field):
     assert np.isfinite(ours.step(action)[0]).all()
 
 
+def test_a_fault_before_the_first_step_of_an_episode_is_seen():
+    envs = MujocoVectorEnv("HalfCheetah", 2, seed=0)
+    envs.reset()
+    envs.lanes[0].data.qvel[2] = np.inf
+    _, reward, _, truncated, infos = envs.step(np.zeros((2, 6)))
+    assert infos["simulator_fault"].tolist() == truncated.tolist() == [True, False]
+    assert reward[0] == 0
+    assert not envs.step(np.zeros((2, 6)))[4]["simulator_fault"].any()
+
+
+def test_info_can_be_written_to():
+    one, two = (MujocoVectorEnv("Ant", 2, seed=0) for _ in range(2))
+    one.reset(), two.reset()
+    for value in one.step(np.ones((2, 8)))[4].values():
+        value[:] = 7
+    two.step(np.ones((2, 8)))
+    np.testing.assert_array_equal(one.step(np.ones((2, 8)))[1], two.step(np.ones((2, 8)))[1])
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_threads_change_nothing(num_threads):
+    envs, reference = (
+        MujocoVectorEnv("Hopper", 4, seed=0, num_threads=num_threads),
+        MujocoVectorEnv("Hopper", 4, seed=0),
+    )
+    envs.reset(), reference.reset()
+    for _ in range(50):
+        action = np.random.default_rng(1).uniform(-1, 1, (4, 3))
+        np.testing.assert_array_equal(envs.step(action)[0], reference.step(action)[0])
+    envs.close(), envs.close()
+
+
 def recorded(name, steps=300):
     """Transitions of random play ``[T, B]`` and the task."""
     known = task(f"mujoco/{name}")
@@ -138,7 +170,9 @@ def test_the_forward_factor_is_the_velocity():
 def test_episodic_pays_the_same_in_the_end():
     envs, episodic = (task(f"mujoco/Hopper{variant}").vector(2, seed=0) for variant in ("", "-episodic"))
     single = task("mujoco/Hopper-episodic").make()
-    envs.reset(), episodic.reset(), single.reset(seed=0)
+    envs.reset(seed=9), episodic.reset(seed=9)
+    episodic.step(np.ones((2, 3)))  # what an episode has earned is forgotten when it is reset
+    envs.reset(seed=0), episodic.reset(seed=np.int64(0)), single.reset(seed=0)
     rng, total, ends = np.random.default_rng(0), np.zeros(2), 0
     while ends < 4:
         action = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
@@ -166,10 +200,14 @@ def test_wrapped_and_copied():
     known = task("mujoco/Swimmer")
     for env in (copy.deepcopy(known.env), pickle.loads(pickle.dumps(known.env))):
         assert env.observation_space == known.env.observation_space
-    envs = VectorRewardWrapper(known.vector(2, seed=0), rd.environment_reward())
+    speed = rd.pointwise("speed", lambda t: t.info["x_velocity"])
+    envs = VectorRewardWrapper(task("mujoco/Hopper").vector(2, seed=0), speed, info_keys=["x_velocity"])
     envs.reset()
-    _, reward, _, _, infos = envs.step(np.ones((2, 2), np.float32))
-    np.testing.assert_allclose(reward, infos["env_reward"], rtol=1e-6)
+    ends = 0
+    while ends < 3:
+        _, reward, terminated, truncated, infos = envs.step(np.ones((2, 3), np.float32))
+        np.testing.assert_allclose(reward, infos["x_velocity"], rtol=1e-6)
+        ends += (terminated | truncated).sum()
     assert known.make().spec.id == "Swimmer-v5"
 
 
@@ -188,8 +226,14 @@ def test_bad_input_is_refused_with_one_sentence():
     with pytest.raises(ValueError, match="'Humanoid' has no variant 'dense'; there are sparse, episodic"):
         task("mujoco/Humanoid-dense")
     envs = MujocoVectorEnv("Hopper", 2)
+    with pytest.raises(ValueError, match="horizon must be a positive integer, got 0"):
+        task("mujoco/Hopper", horizon=0)
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        MujocoVectorEnv("Hopper", 0)
     with pytest.raises(gymnasium.error.ResetNeeded, match="must be reset before the first step"):
         envs.step(np.zeros((2, 3)))
     envs.reset()
     with pytest.raises(ValueError, match=r"actions of 'Hopper' must be \(2, 3\), got \(2, 4\)"):
         envs.step(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"actions of 'Hopper' must be finite, got .* in lane 1"):
+        envs.step(np.array([[0, 0, 0], [0, np.nan, 0]]))
