@@ -49,7 +49,8 @@ class GymnasiumEnv(HostEnv):
         with _clear_errors(env_id):
             probe = self.make()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
-        numeric_zeros(self.observation_space), numeric_zeros(self.action_space)  # refuses what no network can read
+        for part in (self.observation_space, self.action_space):
+            numeric_zeros(part)  # refuses what no network can read
         self.horizon = horizon or (probe.spec.max_episode_steps if probe.spec else None) or 0
         probe.close()
 

@@ -152,7 +152,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         lanes = self.num_envs
         return {name: np.concatenate(views).reshape(lanes, *views[0].shape) for name, views in self._views.items()}
 
-    def _faults(self, after: dict[str, np.ndarray]) -> np.ndarray:
+    def _faults(self, after: dict[str, np.ndarray]) -> Any:
         """Lanes that are not finite, or in which MuJoCo found a bad position, velocity or acceleration."""
         finite = np.isfinite(after["qpos"]).all(axis=1) & np.isfinite(after["qvel"]).all(axis=1)
         return ~finite | (np.concatenate(self._warnings).reshape(self.num_envs, -1) > 0).any(axis=1)

@@ -72,7 +72,8 @@ def test_observations_are_not_overwritten_later():
 @pytest.mark.parametrize("field", ["qpos", "qvel"])
 def test_a_simulator_that_breaks_ends_its_episode_alone(field):
     ours, reference = (MujocoVectorEnv("HalfCheetah", LANES, seed=0) for _ in range(2))
-    ours.reset(), reference.reset()
+    ours.reset()
+    reference.reset()
     action = np.full((LANES, 6), 0.1, np.float32)
     before = ours.step(action)[0]
     reference.step(action)
@@ -102,7 +103,8 @@ def test_a_fault_before_the_first_step_of_an_episode_is_seen():
 
 def test_info_can_be_written_to():
     one, two = (MujocoVectorEnv("Ant", 2, seed=0) for _ in range(2))
-    one.reset(), two.reset()
+    one.reset()
+    two.reset()
     for value in one.step(np.ones((2, 8)))[4].values():
         value[:] = 7
     two.step(np.ones((2, 8)))
@@ -115,11 +117,13 @@ def test_threads_change_nothing(num_threads):
         MujocoVectorEnv("Hopper", 4, seed=0, num_threads=num_threads),
         MujocoVectorEnv("Hopper", 4, seed=0),
     )
-    envs.reset(), reference.reset()
+    envs.reset()
+    reference.reset()
     for _ in range(50):
         action = np.random.default_rng(1).uniform(-1, 1, (4, 3))
         np.testing.assert_array_equal(envs.step(action)[0], reference.step(action)[0])
-    envs.close(), envs.close()
+    envs.close()
+    envs.close()
 
 
 def recorded(name, steps=300):
@@ -170,9 +174,12 @@ def test_the_forward_factor_is_the_velocity():
 def test_episodic_pays_the_same_in_the_end():
     envs, episodic = (task(f"mujoco/Hopper{variant}").vector(2, seed=0) for variant in ("", "-episodic"))
     single = task("mujoco/Hopper-episodic").make()
-    envs.reset(seed=9), episodic.reset(seed=9)
+    envs.reset(seed=9)
+    episodic.reset(seed=9)
     episodic.step(np.ones((2, 3)))  # what an episode has earned is forgotten when it is reset
-    envs.reset(seed=0), episodic.reset(seed=np.int64(0)), single.reset(seed=0)
+    envs.reset(seed=0)
+    episodic.reset(seed=np.int64(0))  # pyright: ignore[reportArgumentType]
+    single.reset(seed=0)
     rng, total, ends = np.random.default_rng(0), np.zeros(2), 0
     while ends < 4:
         action = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
