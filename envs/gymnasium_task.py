@@ -13,6 +13,7 @@ from reward_design.combinators import environment_reward
 from reward_design.core import Reward, Transition
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.host import HostEnv, numeric_zeros
+from reward_design.envs.process_vector import ProcessVectorEnv
 
 Info = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
@@ -27,7 +28,8 @@ class GymnasiumEnv(HostEnv):
         gamma: discount per step.
         info: shape and dtype of the info entries that become ``transition.info``; every step must have them.
         success: ``transition -> [B]`` bool.
-        vectorisation: ``"sync"`` steps in this process, ``"async"`` in one process per environment.
+        vectorisation: ``"sync"`` steps in this process, ``"async"`` in one process per environment, ``"process"`` in
+            worker processes with several environments each, which are replaced when they die, raise or hang.
     """
 
     def __init__(
@@ -41,8 +43,8 @@ class GymnasiumEnv(HostEnv):
         success: Callable[[Transition], Any],
         vectorisation: str,
     ) -> None:
-        if vectorisation not in ("sync", "async"):
-            raise ValueError(f"vectorisation must be 'sync' or 'async', got {vectorisation!r}.")
+        if vectorisation not in ("sync", "async", "process"):
+            raise ValueError(f"vectorisation must be 'sync', 'async' or 'process', got {vectorisation!r}.")
         self.name, self.env_id, self.gamma, self.info = f"gymnasium/{env_id}", env_id, gamma, dict(info)
         self._kwargs, self._limit, self._vectorisation = dict(kwargs), horizon, vectorisation
         self._achieved = success
@@ -61,6 +63,11 @@ class GymnasiumEnv(HostEnv):
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """``num_envs`` environments in mode ``SAME_STEP``."""
+        if self._vectorisation == "process":
+            return ProcessVectorEnv(
+                self.make, num_envs, seed=seed, info=self.info, host_env=self,
+                observation_space=self.observation_space, action_space=self.action_space,
+            )  # fmt: skip
         makers, mode = [self.make] * num_envs, AutoresetMode.SAME_STEP
         if self._vectorisation == "sync":
             envs = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
@@ -106,7 +113,7 @@ def task_from_gymnasium(
         info: shape and dtype of the info entries that rewards may read, for example ``{"x_velocity": ((), float)}``.
         horizon: time limit in place of the registered one.
         gamma: discount per step, in [0, 1].
-        vectorisation: ``"sync"`` or ``"async"``.
+        vectorisation: ``"sync"``, ``"async"`` or ``"process"``, see :class:`GymnasiumEnv`.
         **kwargs: handed to ``gymnasium.make``.
 
     Returns:

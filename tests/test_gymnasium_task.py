@@ -45,7 +45,7 @@ def test_settings_reach_the_environments():
     assert len(infos["final_obs"]) == 2
 
 
-@pytest.mark.parametrize("vectorisation", ["sync", "async"])
+@pytest.mark.parametrize("vectorisation", ["sync", "async", "process"])
 def test_a_seed_fixes_the_run(vectorisation):
     known = task("gymnasium/MountainCar-v0", vectorisation=vectorisation)
     runs = []
@@ -102,7 +102,7 @@ def test_bad_input_is_refused_with_one_sentence():
         task("gymnasium/CartPole-v7")
     with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\], got 1.5"):
         task_from_gymnasium("CartPole-v1", gamma=1.5)
-    with pytest.raises(ValueError, match="vectorisation must be 'sync' or 'async', got 'fast'"):
+    with pytest.raises(ValueError, match="vectorisation must be 'sync', 'async' or 'process', got 'fast'"):
         task_from_gymnasium("CartPole-v1", vectorisation="fast")
     gymnasium.register("Colour-v0", lambda **_: Colour())
     with pytest.raises(TypeError, match=r"expected a space of numbers, got Text"):
