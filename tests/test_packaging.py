@@ -18,7 +18,7 @@ from reward_design.envs.base import Tabular
 
 ROOT = Path(__file__).resolve().parent.parent
 MAPPED = ("envs", "agents")
-LOCKED_EXTRAS = ("dev", "sb3", "jaxenvs", "notebooks", "docs")
+LOCKED_EXTRAS = ("dev", "docs", "notebooks", "sb3", "sbx", "jaxenvs", "mujoco", "robotics", "minihack", "minigrid")
 LAYERS = ("core", "envs", "agents", "distance", "experiments", "cli")
 
 
