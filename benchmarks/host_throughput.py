@@ -1,23 +1,25 @@
-"""Environment steps per second of training on the host, as ratios measured side by side in one run (A B A B).
+"""Environment steps per second of training PPO on the host, as ratios measured side by side in one run (A B A B).
 
     python benchmarks/host_throughput.py
+    python benchmarks/host_throughput.py --tasks mujoco/HalfCheetah --num-envs 64 --repeats 3
 
-Compares PPO on HalfCheetah (8 environments x 256 steps, 10 epochs, minibatches of 64, network 64 x 64) with
-stable-baselines3's at the same settings, with and without overlap of stepping and update, and with the closed-loop raw
-stepping rate. Appends one JSON line per comparison to ``--out`` and prints a table. Stepping alone against gymnasium's
-is in ``mujoco_stepping.py``.
+On every task and number of environments: PPO (256 steps per environment, 10 epochs, minibatches of 64, network 64 x 64)
+against stable-baselines3's and sbx's at the same settings, with and without overlap of stepping and update, and against
+the closed-loop raw stepping rate. The peers step what gymnasium makes, through their own vector environment. Appends one
+JSON line per comparison to ``--out`` and prints a table. Stepping alone is in ``mujoco_stepping.py``, off-policy agents in
+``offpolicy_throughput.py``, what the wrappers cost in ``adapter_overhead.py``.
 """
 
 import dataclasses
+import importlib
 import time
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import jax
 import numpy as np
-import torch
 import tyro
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_util import make_vec_env
 from throughput import Timed, report
 
 import reward_design as rd
@@ -26,10 +28,13 @@ from reward_design.agents.collector import Collector
 from reward_design.agents.host import described
 from reward_design.envs import task
 
+NUM_STEPS = 256
 SETTINGS = {
-    "num_steps": 256, "num_epochs": 10, "learning_rate": 3e-4, "learning_rate_end": 3e-4, "entropy_coef": 0.0,
+    "num_steps": NUM_STEPS, "num_epochs": 10, "learning_rate": 3e-4, "learning_rate_end": 3e-4, "entropy_coef": 0.0,
     "entropy_coef_end": 0.0,
 }  # fmt: skip
+GOALS = {"mujoco": (">= 6", ">= 7", ">= 4", ">= 5", ">= 0.45"), "minihack": (">= 2.5", "", "", "", "")}
+"""Goals against stable-baselines3 (plain, overlapped), sbx (plain, overlapped) and raw stepping."""
 
 
 @dataclasses.dataclass
@@ -37,40 +42,52 @@ class Args:
     """Settings of the benchmark.
 
     Attributes:
-        name: MuJoCo environment.
-        num_envs: environments.
+        tasks: tasks of the host.
+        num_envs: numbers of environments.
+        peers: which packages to compare with.
         repeats: pairs A B that are timed.
-        steps: environment steps of one run of ours.
-        sb3_steps: environment steps of one run of stable-baselines3.
+        steps: environment steps of one run of ours (at least two rollouts).
+        peer_steps: environment steps of one run of a peer (at least one rollout).
         out: file that gets a JSON line per comparison.
     """
 
-    name: str = "HalfCheetah"
-    num_envs: int = 8
+    tasks: tuple[str, ...] = ("mujoco/HalfCheetah", "minihack/Room-5x5", "minihack/KeyRoom-S5")
+    num_envs: tuple[int, ...] = (8, 64)
+    peers: tuple[str, ...] = ("stable_baselines3", "sbx")
     repeats: int = 5
     steps: int = 40_960
-    sb3_steps: int = 4_096
+    peer_steps: int = 4_096
     out: Path = Path("results/host_throughput.jsonl")
 
 
 def main(args: Args) -> None:
     """Run all comparisons."""
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    minibatches = args.num_envs * 256 // 64
-    config = ppo.Config(
-        total_timesteps=args.steps, num_envs=args.num_envs, num_minibatches=minibatches, **SETTINGS
-    )  # fmt: skip
-    settings = {**SETTINGS, "num_minibatches": minibatches, "num_envs": args.num_envs}
-    plain, overlapped, theirs = host_ppo(args, config, False), host_ppo(args, config, True), sb3_ppo(args)
-    where = f"{args.name}, {args.num_envs} environments"
-    report(args, f"host PPO / stable-baselines3, {where}", plain, theirs, goal=">= 6", settings=settings)
-    report(args, f"overlapped / stable-baselines3, {where}", overlapped, theirs, goal=">= 7", settings=settings)
-    report(args, f"host PPO / raw stepping, {where}", plain, raw(args), goal=">= 0.45", settings=settings)
+    for name in args.tasks:
+        for num_envs in args.num_envs:
+            compare(args, name, num_envs)
 
 
-def host_ppo(args: Args, config: ppo.Config, overlap: bool) -> Timed:
+def compare(args: Args, name: str, num_envs: int) -> None:
+    """All comparisons on one task with one number of environments."""
+    rollout = num_envs * NUM_STEPS
+    steps, peer_steps = max(args.steps, 2 * rollout), max(args.peer_steps, rollout)
+    config = ppo.Config(total_timesteps=steps, num_envs=num_envs, num_minibatches=rollout // 64, **SETTINGS)
+    settings = {**SETTINGS, "num_minibatches": rollout // 64, "num_envs": num_envs}
+    plain, overlapped = host_ppo(name, config, False), host_ppo(name, config, True)
+    goals = GOALS[name.partition("/")[0]]
+    where = f"{name} x {num_envs}"
+    for i, peer in enumerate(args.peers):
+        theirs = peer_ppo(peer, name, num_envs, peer_steps)
+        report(args, f"host PPO / {peer}, {where}", plain, theirs, goal=goals[2 * i], settings=settings)
+        report(args, f"overlapped / {peer}, {where}", overlapped, theirs, goal=goals[2 * i + 1], settings=settings)
+    ceiling = raw(name, num_envs, steps)
+    report(args, f"host PPO / raw stepping, {where}", plain, ceiling, goal=goals[4], settings=settings)
+
+
+def host_ppo(name: str, config: ppo.Config, overlap: bool) -> Timed:
     """Our PPO on the host, compiled."""
-    envs, reward, seeds = task(f"mujoco/{args.name}").vector(args.num_envs), rd.environment_reward(), iter(range(10**6))
+    envs, reward, seeds = task(name).vector(config.num_envs), rd.environment_reward(), iter(range(10**6))
 
     def run() -> float:
         start = time.perf_counter()
@@ -81,39 +98,54 @@ def host_ppo(args: Args, config: ppo.Config, overlap: bool) -> Timed:
     return run
 
 
-def raw(args: Args) -> Timed:
+def raw(name: str, num_envs: int, steps: int) -> Timed:
     """Stepping in a closed loop, with actions drawn at random: no network, no update."""
-    known = task(f"mujoco/{args.name}")
-    envs, rng = known.vector(args.num_envs), np.random.default_rng(0)
-    space, collector = envs.single_action_space, Collector(envs, described(envs), 256, seed=0)
+    envs, rng = task(name).vector(num_envs), np.random.default_rng(0)
+    space, collector = envs.single_action_space, Collector(envs, described(envs), NUM_STEPS, seed=0)
 
-    def policy(obs: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[()]]:
-        return rng.uniform(space.low, space.high, (len(obs), *space.shape)).astype(np.float32), ()  # pyright: ignore
+    def policy(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple[()]]:
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return rng.integers(space.n, size=num_envs), ()
+        return rng.uniform(space.low, space.high, (num_envs, *space.shape)).astype(np.float32), ()  # pyright: ignore
 
     def run() -> float:
-        start = time.perf_counter()
-        for _ in range(args.steps // (256 * args.num_envs)):
+        start, rollouts = time.perf_counter(), steps // (NUM_STEPS * num_envs)
+        for _ in range(rollouts):
             collector.collect(policy, rng)
-        return args.steps // (256 * args.num_envs) * 256 * args.num_envs / (time.perf_counter() - start)
+        return rollouts * NUM_STEPS * num_envs / (time.perf_counter() - start)
 
     return run
 
 
-def sb3_ppo(args: Args) -> Timed:
-    """stable-baselines3's PPO at the same settings."""
-    nets = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": torch.nn.Tanh}
-    model = PPO(
-        "MlpPolicy", make_vec_env(f"{args.name}-v5", n_envs=args.num_envs), n_steps=256, batch_size=64, n_epochs=10,
-        device="cpu", policy_kwargs=nets,
-    )  # fmt: skip
+def peer_ppo(package: str, name: str, num_envs: int, steps: int) -> Timed:
+    """PPO of stable-baselines3 or sbx at the same settings."""
+    from stable_baselines3.common.env_util import make_vec_env
+
+    nets: dict[str, Any] = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
+    if package == "stable_baselines3":
+        nets["activation_fn"] = importlib.import_module("torch").nn.Tanh
+    venv = make_vec_env(lambda: _gymnasium(name), n_envs=num_envs)
+    policy = "MultiInputPolicy" if isinstance(venv.observation_space, gymnasium.spaces.Dict) else "MlpPolicy"
+    model = importlib.import_module(package).PPO(
+        policy, venv, n_steps=NUM_STEPS, batch_size=64, n_epochs=10, device="cpu", policy_kwargs=nets
+    )
 
     def run() -> float:
         start = time.perf_counter()
-        model.learn(args.sb3_steps)
-        return args.sb3_steps / (time.perf_counter() - start)
+        model.learn(steps)
+        return steps / (time.perf_counter() - start)
 
     run()
     return run
+
+
+def _gymnasium(name: str) -> gymnasium.Env:
+    """What a user of gymnasium makes, with the observations that the task has."""
+    family, _, env_id = name.partition("/")
+    if family == "mujoco":
+        return gymnasium.make(f"{env_id}-v5")
+    importlib.import_module("minihack")
+    return gymnasium.make(f"MiniHack-{env_id}-v0", observation_keys=("glyphs_crop", "blstats", "message"))
 
 
 if __name__ == "__main__":
