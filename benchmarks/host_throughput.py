@@ -3,12 +3,11 @@
     python benchmarks/host_throughput.py
     python benchmarks/host_throughput.py --tasks mujoco/HalfCheetah --num-envs 64 --repeats 3
 
-On every task and number of environments: PPO (256 steps per environment, 10 epochs, minibatches of 64, network 64 x 64)
-against stable-baselines3's and sbx's at the same settings, with and without overlap of stepping and update, and against
-the closed-loop raw stepping rate. The peers step what gymnasium makes, through their own vector environment. Appends one
-JSON line per comparison to ``--out`` and prints a table. Stepping alone is in ``mujoco_stepping.py``, off-policy agents in
-``offpolicy_throughput.py``, what the wrappers cost in ``adapter_overhead.py``.
-"""
+On every task and number of environments: PPO (256 steps per environment, 10 epochs, minibatches of 64, network 64 x
+64) against stable-baselines3's and sbx's at the same settings, with and without overlap of stepping and update, and
+against the closed-loop raw stepping rate. The peers step what gymnasium makes, through their own vector environment.
+Appends one JSON line per comparison to ``--out`` and prints a table. Stepping alone is in ``mujoco_stepping.py``,
+off-policy agents in ``offpolicy_throughput.py``, what the wrappers cost in ``adapter_overhead.py``.
 
 import dataclasses
 import importlib
