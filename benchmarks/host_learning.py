@@ -53,7 +53,7 @@ def main(args: Args) -> None:
             continue
         row = {"agent": agent, "name": name, "seed": seed, **RUNS[agent](name, seed, STEPS[agent])}
         append(args.out, row)
-        print(f"{agent} on {name}, seed {seed}: {row['evaluation']:,.0f} after {row['wall_s']:,.0f} s", flush=True)
+        print(f"{agent} on {name}, seed {seed}: {row['evaluation']:,.0f} after {row['cpu_s']:,.0f} s", flush=True)
     print(table(read(args.out), args.names))
 
 
@@ -74,14 +74,14 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """Interquartile means with intervals for every pair of agents, as Markdown."""
-    lines = ["| environment | agent | seeds | evaluation | last tenth of training | s per run |", f"|{'---|' * 6}"]
+    lines = ["| environment | agent | seeds | evaluation | last tenth of training | CPU s per run |", f"|{'---|' * 6}"]
     for name in names:
         for agent in [agent for pair in PAIRS for agent in pair]:
             found = [row for row in rows if (row["agent"], row["name"]) == (agent, name)]
             if found:
                 scores = [_estimate([row[kind] for row in found]) for kind in ("evaluation", "final")]
-                wall = np.median([row["wall_s"] for row in found])
-                lines.append(f"| {name} | {agent} | {len(found)} | {scores[0]} | {scores[1]} | {wall:,.0f} |")
+                seconds = np.median([row["cpu_s"] for row in found])
+                lines.append(f"| {name} | {agent} | {len(found)} | {scores[0]} | {scores[1]} | {seconds:,.0f} |")
     return "\n".join(lines)
 
 

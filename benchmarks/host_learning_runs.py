@@ -30,14 +30,14 @@ def our_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
         entropy_coef_end=0.0, **PPO,
     )  # fmt: skip
     with contextlib.closing(task(f"mujoco/{name}").vector(config.num_envs)) as envs:
-        start = time.perf_counter()
+        start = time.process_time()
         result = ppo.train_host(config, envs, rd.environment_reward(), jax.random.key(seed))
-        wall = time.perf_counter() - start
+        seconds = time.process_time() - start
         played = evaluate_host(ppo.AGENT, config, envs, result.state, num_episodes=EPISODES, seed=seed + 1000)
     metrics = result.metrics
     ended = metrics["episodes"] > 0
     curve = binned(metrics["env_steps"][ended], metrics["true_return"][ended], metrics["episodes"][ended], steps)
-    return record(curve, played["true_return"], wall, steps)
+    return record(curve, played["true_return"], seconds, steps)
 
 
 def sb3_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -75,14 +75,14 @@ def binned(at: Any, values: Any, weights: Any, steps: int) -> list[float | None]
     return [float(t / w) if w else None for t, w in zip(total, weight, strict=True)]
 
 
-def record(curve: list[float | None], evaluation: Any, wall: float, steps: int) -> dict[str, Any]:
+def record(curve: list[float | None], evaluation: Any, seconds: float, steps: int) -> dict[str, Any]:
     """What is kept of a run. ``final`` is the mean return of the training episodes of the last tenth."""
     last = [point for point in curve[-POINTS // 10 :] if point is not None]
     return {
         "final": float(np.mean(last)) if last else None,
         "evaluation": float(np.mean(evaluation)),
         "curve": [None if point is None else round(point, 2) for point in curve],
-        "wall_s": round(wall, 1),
+        "cpu_s": round(seconds, 1),
         "steps": steps,
         **provenance(),
     }
@@ -110,9 +110,9 @@ def _sb3_run(model: Any, name: str, seed: int, steps: int) -> dict[str, Any]:
             )
             return True
 
-    start = time.perf_counter()
+    start = time.process_time()
     model.learn(steps, callback=Episodes())
-    wall = time.perf_counter() - start
+    seconds = time.process_time() - start
     plain = _sb3_envs(name, 1, seed + 1000)
     trained = model.get_env()
     if isinstance(trained, VecNormalize):
@@ -120,4 +120,4 @@ def _sb3_run(model: Any, name: str, seed: int, steps: int) -> dict[str, Any]:
         plain.obs_rms = trained.obs_rms
     played, _ = evaluate_policy(model, plain, n_eval_episodes=EPISODES, return_episode_rewards=True)
     steps_of, returns = np.array(ended).T
-    return record(binned(np.minimum(steps_of, steps), returns, np.ones(len(returns)), steps), played, wall, steps)
+    return record(binned(np.minimum(steps_of, steps), returns, np.ones(len(returns)), steps), played, seconds, steps)

@@ -13,6 +13,7 @@ import scipy.stats
 
 import reward_design as rd
 from reward_design.agents import evaluate, ppo, reinforce
+from reward_design.agents.networks import orthogonal
 from reward_design.envs import task
 from tests.agent_envs import Counter, Target
 
@@ -247,3 +248,14 @@ def test_ppo_learns_cartpole():
     keys = jax.random.split(jax.random.key(0), 4)
     metrics = jax.vmap(lambda key: ppo.train(config, task("cartpole"), REWARD, key))(keys).metrics
     assert float(jnp.median(metrics["true_return"][:, -1])) > 350
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (64, 64), (256, 256), (64, 2), (3, 3, 4, 8)])
+def test_weights_start_orthogonal(shape):
+    keys = jax.random.split(jax.random.key(0), 8)
+    weights = np.asarray(jax.vmap(lambda key: orthogonal(2.0)(key, shape))(keys))
+    matrices = weights.reshape(8, -1, shape[-1])
+    singular = np.linalg.svd(matrices, compute_uv=False)
+    np.testing.assert_allclose(singular, 2.0, rtol=1e-4)
+    assert np.abs(matrices[0] - matrices[1]).max() > 0.1
+    assert abs(matrices.mean()) < 0.1
