@@ -5,8 +5,8 @@ largest of 132 kB, and builds dictionaries of crops, which takes several times a
 """
 
 import importlib
+import shutil
 import subprocess
-import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
@@ -118,6 +118,12 @@ class Game:
         """Whether the level's class does more in ``step`` than MiniHack."""
         return self.walks_its_own_way
 
+    def _patch_nhdat(self, des_file: str) -> None:
+        """Install a level, given as text or as the name of a file, and say so if it does not compile."""
+        if des_file.endswith(".des"):
+            des_file = Path(importlib.import_module("minihack.base").PATH_DAT_DIR, des_file).read_text()
+        compile_level(des_file, Path(self.nethack._vardir))
+
     def _check_abort(self, observation: Any) -> bool:
         """Time limits are counted outside, where they are no terminal states."""
         return False
@@ -166,7 +172,6 @@ def open_game(env_id: str, *, extra: tuple[str, ...] = (), des_file: str | None 
             "des_file goes with 'minihack/custom', and only with it; give a level description as a string."
         )
     if des_file is not None:
-        check_description(des_file)
         settings["des_file"] = des_file
     cls: Any = load_env_creator(spec.entry_point)
     if issubclass(cls, importlib.import_module("minihack.envs.minigrid").MiniGridHack):
@@ -179,21 +184,31 @@ def open_game(env_id: str, *, extra: tuple[str, ...] = (), des_file: str | None 
     return game
 
 
-def check_description(des_file: str) -> None:
-    """Compile a level description with NetHack's level compiler.
+def compile_level(description: str, folder: Path) -> None:
+    """Put a level into NetHack's library of levels.
+
+    Args:
+        description: in the language of NetHack's level compiler; the level's name has to be ``"mylevel"``.
+        folder: of one instance of NetHack; the library is ``folder / "nhdat"``, its parts lie in ``folder / "lib"``.
 
     Raises:
         ValueError: with the compiler's first complaint.
     """
-    compiler = Path(importlib.import_module("nle.nethack.nethack").HACKDIR) / "lev_comp"
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "mylevel.des").write_text(des_file)
-        done = subprocess.run([compiler, "mylevel.des"], cwd=folder, capture_output=True, text=True, check=False)
-        if Path(folder, "mylevel.lev").exists() and not done.returncode:
-            return
-    said = (done.stderr or done.stdout).strip().splitlines()
-    reason = said[0].removeprefix("mylevel.des: ") if said else 'it defines no level called "mylevel"'
-    raise ValueError(f"des_file must be a level description of NetHack, and does not compile: {reason}.")
+    tools, parts = Path(importlib.import_module("nle.nethack.nethack").HACKDIR), folder / "lib"
+    if not parts.exists():
+        shutil.copytree(importlib.import_module("minihack.base").LIB_DIR, parts)
+    level, source = parts / "mylevel.lev", parts / "mylevel.des"
+    level.unlink(missing_ok=True)
+    source.write_text(description)
+    done = subprocess.run([tools / "lev_comp", source.name], cwd=parts, capture_output=True, text=True, check=False)
+    source.unlink()
+    if done.returncode or not level.exists():
+        said = (done.stderr or done.stdout).strip().splitlines()
+        reason = said[0].removeprefix(f"{source.name}: ") if said else 'it defines no level called "mylevel"'
+        raise ValueError(f"des_file must be a level description of NetHack, and does not compile: {reason}.")
+    names = sorted(path.name for path in parts.iterdir() if path.name != "nhdat")
+    subprocess.run([tools / "dlb", "cf", "nhdat", *names], cwd=parts, check=True)
+    (parts / "nhdat").replace(folder / "nhdat")
 
 
 @cache

@@ -29,8 +29,8 @@ class Glyphs(NamedTuple):
     Attributes:
         stone: the glyph of what has not been seen.
         kind: :data:`UNKNOWN`, :data:`KNOWN` or a landmark.
-        wall: walls of rooms and mazes.
-        door: doors, open or closed, which nobody passes diagonally.
+        wall: walls of rooms and mazes, and rock; what is next to the hero is always seen, unless blind.
+        door: open doors, which nobody passes diagonally.
         closed: closed doors.
         bare: floor, corridor or door with nothing on it.
         creature: anything that may be alive, pets and remembered unseen monsters included.
@@ -82,7 +82,7 @@ def glyphs() -> Glyphs:
     for name, offsets in (("stairs", _DOWN), ("closed_door", _CLOSED), ("open_door", _OPEN), ("feature", _FEATURES)):
         kind[marked(*offsets)] = _landmark(name)
     return Glyphs(
-        stone=cmap + _STONE, kind=kind, wall=marked(*_WALLS), door=marked(*_OPEN, *_CLOSED), closed=marked(*_CLOSED),
+        stone=cmap + _STONE, kind=kind, wall=marked(_STONE, *_WALLS), door=marked(*_OPEN), closed=marked(*_CLOSED),
         bare=marked(_DOORWAY, *_OPEN, *_FLOORS), creature=creature, item=item, key=key, none=nle.MAX_GLYPH,
     )  # fmt: skip
 

@@ -1,15 +1,17 @@
 """One MiniHack level as a gymnasium environment: what is seen, what happened, what cannot be done."""
 
 import importlib
+import pickle
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from reward_design.envs.minihack_events import EVENTS, flags
+from reward_design.envs.minihack_events import EVENTS, SUCCESS, flags
 from reward_design.envs.minihack_game import DEATH, KeyGame, open_game
 from reward_design.envs.minihack_glyphs import FIRST_LANDMARK, ITEMS, KNOWN, LANDMARKS, UNKNOWN, glyphs
 from reward_design.envs.minihack_masks import Masks, Sight
@@ -20,6 +22,7 @@ _ROWS, _COLUMNS = 21, 79
 _BLIND = 0x20
 _SCREEN = ("tty_chars", "tty_colors", "tty_cursor")
 _ITEM = FIRST_LANDMARK + LANDMARKS.index("item")
+_OPEN_DOOR = FIRST_LANDMARK + LANDMARKS.index("open_door")
 _STAYING = [FIRST_LANDMARK + LANDMARKS.index(name) for name in ("stairs", "item", "open_door", "feature")]
 
 
@@ -92,7 +95,7 @@ class MiniHackLane(gymnasium.Env):
         layouts = self.level.level_seeds
         self.game.restart(core, display, None if layouts is None else layouts[which % len(layouts)])
         self._steps, self._message, self._form, self._held, self._picture, self._place = 0, b"", -1, b"", b"", (-9, -9)
-        self._free, self._bare, self._rest = True, False, False
+        self._free, self._bare, self._waiting = True, False, False
         self._kinds[:] = UNKNOWN
         self._stats = self.game.arrays["blstats"].tolist()
         obs, events = self._observe(self.game.arrays, status=0, action=-1)
@@ -106,6 +109,7 @@ class MiniHackLane(gymnasium.Env):
         self._steps += 1
         arrays = self.game.at_death if status == DEATH and self.game.at_death else self.game.arrays
         obs, events = self._observe(arrays, status=status, action=action)
+        events[SUCCESS] &= reward > 0  # Memento's wrong way ends like a success, and pays -1
         truncated = not status and self._steps >= self.horizon
         if status or truncated:
             self.game.end()
@@ -148,8 +152,8 @@ class MiniHackLane(gymnasium.Env):
         if self.level.pack:
             obs["inv_glyphs"], obs["inv_letters"] = arrays["inv_glyphs"].copy(), arrays["inv_letters"].copy()
         if self.level.action_mask:
-            self._rest = action >= 0 and before[20] == self._stats[20] and not self._masks.harmless(action)
-            obs["action_mask"] = self._allowed(arrays, x, y)
+            stuck = self._waiting or (action >= 0 and not self._masks.harmless(action))
+            obs["action_mask"] = self._allowed(arrays, x, y, stuck=stuck and not took_time)
         if self.render_mode is not None:
             self._shown = {name: arrays[name].copy() for name in ("glyphs", *_SCREEN) if name in arrays}
         return obs, events
@@ -173,8 +177,8 @@ class MiniHackLane(gymnasium.Env):
         if step:
             floor = self._tables.bare[self._inner[y, x]]
             self._free, self._bare = silent, bool(silent and step == 1 and floor and not self._stats[25] & _BLIND)
-        elif not silent and took_time:
-            self._free = self._bare = False
+        elif took_time:
+            self._free, self._bare = self._free and silent, False
         picture = seen.tobytes()
         if not (step or picked_up) and picture == self._picture:
             return x, y
@@ -203,19 +207,22 @@ class MiniHackLane(gymnasium.Env):
                 rows[kind] = dx, dy, 1.0
         return rows
 
-    def _allowed(self, arrays: dict[str, np.ndarray], x: int, y: int) -> np.ndarray:
+    def _allowed(self, arrays: dict[str, np.ndarray], x: int, y: int, *, stuck: bool) -> np.ndarray:
+        """The mask; ``stuck`` says that NetHack may still wait for the rest of a command."""
         internal, seen = arrays["internal"], arrays["glyphs"]
-        waiting = bool(self._rest or internal[1] or internal[2] or internal[3] or not arrays["program_state"][3])
+        waiting = bool(stuck or internal[1] or internal[2] or internal[3] or not arrays["program_state"][3])
+        self._waiting = waiting
         if 0 < x < _COLUMNS - 1 and 0 < y < _ROWS - 1:
             around = seen.ravel()[self._offsets + (y * _COLUMNS + x)]
         else:  # next to the edge of the map: nothing is known of what lies beyond
             around, waiting = np.full(8, self._tables.stone), True
         same = int(seen[y, x]) == self._form
-        sight = Sight(around, self._stats, self._inventory, waiting, self._bare, self._free, same)
+        in_door = bool(self._kinds[y, x] == _OPEN_DOOR)
+        sight = Sight(around, self._stats, self._inventory, waiting, self._bare, self._free, same, in_door)
         return self._masks(sight)
 
 
-def _observation_space(level: Level, num_actions: int) -> spaces.Dict:
+def _observation_space(level: Level, num_actions: int) -> spaces.Space:
     top = glyphs().none
     parts: dict[str, spaces.Space] = {
         "glyphs": spaces.Box(0, top, (level.crop, level.crop), np.int16),
@@ -253,8 +260,8 @@ def _actions(names: tuple[str, ...]) -> tuple[Any, ...]:
 @cache
 def _tiles() -> np.ndarray:
     """Picture of every glyph, ``[glyphs, 16, 16, 3]`` uint8."""
-    mapper, tiles = importlib.import_module("minihack.tiles.glyph_mapper"), importlib.import_module("minihack.tiles")
-    pictures = mapper.GlyphMapper().load_tiles()
+    tiles = importlib.import_module("minihack.tiles")
+    pictures = pickle.loads((Path(tiles.__file__ or "").parent / "tiles.pkl").read_bytes())
     pictures = np.stack([pictures[number] for number in sorted(pictures)])
     numbers = np.array([*tiles.glyph2tile, 0])
     return pictures[numbers]

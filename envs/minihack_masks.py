@@ -16,9 +16,6 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "QUAFF": ("potion",),
     "ZAP": ("wand",),
     "WEAR": ("armor",),
-    "TAKEOFF": ("armor",),
-    "PUTON": ("ring", "amulet", "tool", "food"),
-    "REMOVE": ("ring", "amulet", "tool"),
     "APPLY": ITEMS,
 }
 """Classes of objects of which the pack must have one for a command to ask what to use."""
@@ -38,6 +35,7 @@ class Sight(NamedTuple):
     bare: bool
     free: bool
     same_form: bool
+    in_door: bool
 
 
 def action_names(actions: Sequence[Any]) -> tuple[str, ...]:
@@ -50,15 +48,17 @@ class Masks:
 
     Masked are, by what the map and the pack show:
 
-    - moves, and runs, into a wall, and diagonally into a door, open or closed;
-    - ``PICKUP`` where the floor was bare when the hero stepped on it and nothing has been said since;
-    - ``EAT``, ``QUAFF``, ``ZAP``, ``WEAR``, ``TAKEOFF``, ``PUTON``, ``REMOVE``, ``APPLY`` if the pack has nothing of
+    - moves, and runs, into a wall or rock, and diagonally into an open door or out of one;
+    - ``PICKUP`` where the floor was bare when the hero stepped on it, nothing was said then, and no game time has
+      passed since;
+    - ``EAT``, ``QUAFF``, ``ZAP``, ``WEAR``, ``APPLY`` if the pack has nothing of
       the classes of objects that they take (``EAT`` and ``QUAFF`` only on bare floor, as for ``PICKUP``);
     - in KeyRoom, ``APPLY`` unless a key is in the pack and a closed door is next to the hero.
 
-    Nothing is masked while NetHack waits for an answer or for the rest of a command. Moves are not masked while the
+    Nothing is masked while NetHack waits for an answer, nor from a command on that may go on with the next action
+    until game time passes. Moves are not masked while the
     hero is blind, confused, stunned, hallucinating or in another form, has a creature next to him, or may be in a trap
-    (from any message on, until he has moved without one).
+    (from a message in a step that took game time on, until he has moved without one).
 
     Args:
         actions: of the game.
@@ -97,7 +97,7 @@ class Masks:
             return mask
         tables, near = self._tables, sight.around
         if sight.free and sight.same_form and not sight.stats[25] & _SENSES and not tables.creature[near].any():
-            blocked = tables.wall[near] | (self._diagonal & tables.door[near])
+            blocked = tables.wall[near] | (self._diagonal & (tables.door[near] | sight.in_door))
             mask[self._moves] = ~blocked[self._ways]
         for action, name, items in self._commands:
             useful = bool(sight.inventory[items].any())

@@ -63,7 +63,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "Quest": Family(
         "Lava, monsters and the stairs down behind them; success is to reach the stairs. In the easy one a wand of "
-        "cold or a frost horn, in the pack or on the floor, freezes the lava, and a monster guards the way."
+        "cold and a frost horn, which freeze the lava, lie where the hero starts and are picked up by themselves."
     ),
     "Eat": Family("A room with an apple; success is to eat it, from the floor or from the pack.", _fetch("food"), None),
     "Wear": Family("A room with a robe; success is to wear it.", _fetch("armor"), None),
@@ -78,15 +78,19 @@ FAMILIES: dict[str, Family] = {
     "Freeze-Wand": Family("A room with a wand of cold; success is to zap it at a wall.", _fetch("wand"), None),
     "Freeze-Horn": Family("A room with a frost horn; success is to play it at a wall.", _fetch("tool"), None),
     "Freeze-Lava": Family("Lava before the stairs down, which are the goal; something that freezes it lies about."),
-    "Levitate": Family(
-        "Something that makes the hero levitate lies in the room, or is in the pack: success is to use it.", (), "item"
-    ),
+    "Levitate": Family("Something that makes the hero levitate lies in the room; success is to use it.", (), "item"),
     "LavaCross": Family("Lava before the stairs down, which are the goal; something to cross it with lies about."),
-    "WoD": Family("A minotaur between the hero and the goal, and a wand of death to deal with it."),
+    "WoD": Family(
+        "A minotaur, and a wand of death to deal with it; success is to kill it, in all but the easy ones to reach the "
+        "stairs down behind it."
+    ),
     "HideNSeek": Family("A monster hunts the hero among trees and clouds; success is to reach the stairs down."),
     "ExploreMaze": Family("A maze with apples that pay when eaten; success is to reach the stairs down."),
     "Labyrinth": Family("A labyrinth with a minotaur; success is to reach the stairs down."),
-    "Memento": Family("A message at the start tells which of the ways at the end holds no trap; success is its end."),
+    "Memento": Family(
+        "What is seen at the start tells which of the ways at the end is right; success is to kill the grid bug there, "
+        "the wrong way ends the episode and pays -1."
+    ),
     "Sokoban": Family("A Sokoban puzzle: success is to push the boulders into all pits."),
     "custom": Family("A level of your own; success is to reach the stairs down."),
 }
