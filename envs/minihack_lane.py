@@ -87,6 +87,7 @@ class MiniHackLane(gymnasium.Env):
         self._kinds = np.zeros((_ROWS, _COLUMNS), np.uint8)
         self._offsets = self._masks.offsets(_COLUMNS)
         self._shown: dict[str, np.ndarray] = {}
+        self._running = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
@@ -95,7 +96,7 @@ class MiniHackLane(gymnasium.Env):
         layouts = self.level.level_seeds
         self.game.restart(core, display, None if layouts is None else layouts[which % len(layouts)])
         self._steps, self._message, self._form, self._held, self._picture, self._place = 0, b"", -1, b"", b"", (-9, -9)
-        self._free, self._bare, self._waiting = True, False, False
+        self._free, self._bare, self._waiting, self._running = True, False, False, True
         self._kinds[:] = UNKNOWN
         self._stats = self.game.arrays["blstats"].tolist()
         obs, events = self._observe(self.game.arrays, status=0, action=-1)
@@ -104,6 +105,8 @@ class MiniHackLane(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step."""
+        if not self._running:
+            raise gymnasium.error.ResetNeeded("there is no episode to step, or it is over; call reset().")
         action = int(action)
         reward, status = self.game.advance(action)
         self._steps += 1
@@ -112,6 +115,7 @@ class MiniHackLane(gymnasium.Env):
         events[SUCCESS] &= reward > 0  # Memento's wrong way ends like a success, and pays -1
         truncated = not status and self._steps >= self.horizon
         if status or truncated:
+            self._running = False
             self.game.end()
         return obs, reward, bool(status), truncated, {"events": events, "explored": self._explored}
 

@@ -35,7 +35,7 @@ def room(parts, *actions, horizon=200, **settings):
 
 def act(env, name):
     """Step with an action by name. Returns the observation, the events, the reward and whether the episode ended."""
-    names = env.level.actions
+    names = env.level.actions or ()
     obs, reward, terminated, truncated, info = env.step(names.index(name))
     return obs, {event for event, flag in zip(EVENTS, info["events"]) if flag}, reward, terminated or truncated
 
@@ -52,7 +52,8 @@ def first_step(env, offset, *, beside=False):
     goal, tables = (y + offset[1], x + offset[0]), glyphs()
     in_door = tables.door[seen_map]
     in_door[y, x] = seen_in_door(env)
-    queue, came = deque([(y, x)]), {(y, x): ()}
+    queue = deque([(y, x)])
+    came: dict[tuple[int, int], tuple[int, ...]] = {(y, x): ()}
     while queue:
         here = queue.popleft()
         near = max(abs(here[0] - goal[0]), abs(here[1] - goal[1]))
