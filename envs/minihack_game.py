@@ -58,7 +58,7 @@ class Game:
         self.arrays = {name: known[name] for name in names}
         self.nethack._pynethack.set_buffers(**self.arrays)
         self.nethack._obs = tuple(self.arrays.get(name, _EMPTY) for name in self._observation_keys)  # pyright: ignore[reportAttributeAccessIssue]
-        self.at_death, self.heard = {}, []
+        self.at_death, self.heard, self._codes = {}, [], [int(action) for action in self.actions]
         self.nethack.step = _recorded(self.nethack.step, self.arrays, self.at_death, self.heard)
 
     def restart(self, core: int, display: int, layout: int | None) -> None:
@@ -81,7 +81,7 @@ class Game:
         game: Any = self
         before = self._previous_obs = self._copies()
         self._previous_action = action
-        observation, done = self.nethack.step(self.actions[action])
+        observation, done = self.nethack.step(self._codes[action])
         if self.arrays["program_state"][0] == 1 or not game._allow_all_modes:
             observation, done = game._perform_known_steps(observation, done, exceptions=True)
         game._steps += 1

@@ -84,7 +84,7 @@ class MiniHackLane(gymnasium.Env):
         self._half, self._tables = level.crop // 2, glyphs()
         self._map = np.full((_ROWS + 2 * self._half, _COLUMNS + 2 * self._half), self._tables.stone, np.int16)
         self._inner = self._map[self._half : self._half + _ROWS, self._half : self._half + _COLUMNS]
-        self._kinds = np.zeros((_ROWS, _COLUMNS), np.uint8)
+        self._flat = np.zeros(_ROWS * _COLUMNS, np.int16)
         self._offsets = self._masks.offsets(_COLUMNS)
         self._shown: dict[str, np.ndarray] = {}
         self._running = False
@@ -95,13 +95,14 @@ class MiniHackLane(gymnasium.Env):
         core, display, which = self.np_random.integers(0, 2**31 - 1, 3).tolist()
         layouts = self.level.level_seeds
         self.game.restart(core, display, None if layouts is None else layouts[which % len(layouts)])
-        self._steps, self._message, self._form, self._held, self._picture, self._place = 0, b"", -1, b"", b"", (-9, -9)
+        self._steps, self._message, self._form, self._held, self._place = 0, b"", -1, b"", (-9, -9)
         self._free, self._bare, self._waiting, self._running = True, False, False, True
-        self._kinds[:] = UNKNOWN
+        self._kinds, self._marks, self._explored = bytearray(_ROWS * _COLUMNS), {}, 0
+        self._flat[:] = self._map[:] = self._tables.stone
         self._stats = self.game.arrays["blstats"].tolist()
         obs, events = self._observe(self.game.arrays, status=0, action=-1)
         events[:] = False
-        return obs, {"events": events, "explored": self._explored}
+        return obs, {"events": events, "explored": np.float32(self._explored)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step."""
@@ -117,7 +118,7 @@ class MiniHackLane(gymnasium.Env):
         if status or truncated:
             self._running = False
             self.game.end()
-        return obs, reward, bool(status), truncated, {"events": events, "explored": self._explored}
+        return obs, reward, bool(status), truncated, {"events": events, "explored": np.float32(self._explored)}
 
     def render(self) -> Any:
         """The terminal as text, or the map in tiles, as of the last observation; None without a ``render_mode``."""
@@ -183,27 +184,34 @@ class MiniHackLane(gymnasium.Env):
             self._free, self._bare = silent, bool(silent and step == 1 and floor and not self._stats[25] & _BLIND)
         elif took_time:
             self._free, self._bare = self._free and silent, False
-        picture = seen.tobytes()
-        if not (step or picked_up) and picture == self._picture:
+        flat, place = seen.ravel(), y * _COLUMNS + x
+        changed = (flat != self._flat).nonzero()[0]
+        if not (step or picked_up or changed.size):
             return x, y
-        self._picture, self._place = picture, (x, y)
-        self._inner[:] = seen
-        under, kinds = self._kinds[y, x], self._tables.kind.take(seen, out=self._kinds, mode="clip")
-        if under in _STAYING and not (picked_up and under == _ITEM):
-            kinds[y, x] = under  # what the hero stands on stays where it is
-        else:
-            kinds[y, x] = KNOWN
-        self._form = int(seen[y, x]) if self._form < 0 else self._form
-        self._explored = np.float32(np.count_nonzero(kinds))
+        under = self._kinds[place]
+        for cell, kind in zip(changed.tolist(), self._tables.kind[flat[changed]].tolist()):
+            self._mark(cell, kind)
+        stays = under in _STAYING and not (picked_up and under == _ITEM)
+        self._mark(place, under if stays else KNOWN)  # what the hero stands on stays where it is
+        self._flat[:], self._inner[:], self._place = flat, seen, (x, y)
+        self._form = int(flat[place]) if self._form < 0 else self._form
         self._landmarks = self._find_landmarks(x, y)
         return x, y
+
+    def _mark(self, cell: int, kind: int) -> None:
+        """Note down what is in a cell, on the list of landmarks as well."""
+        old, self._kinds[cell] = self._kinds[cell], kind
+        self._explored += (kind != UNKNOWN) - (old != UNKNOWN)
+        if kind >= FIRST_LANDMARK:
+            self._marks[cell] = kind - FIRST_LANDMARK
+        elif old >= FIRST_LANDMARK:
+            del self._marks[cell]
 
     def _find_landmarks(self, x: int, y: int) -> np.ndarray:
         """Nearest landmark of each kind: columns and rows to it, and 1 if there is one on the map."""
         rows, nearest = np.zeros((len(LANDMARKS), 3), np.float32), [1000] * len(LANDMARKS)
-        flat = self._kinds.ravel()
-        for place in (flat >= FIRST_LANDMARK).nonzero()[0].tolist():
-            kind, (row, column) = flat[place] - FIRST_LANDMARK, divmod(place, _COLUMNS)
+        for cell in sorted(self._marks):
+            kind, (row, column) = self._marks[cell], divmod(cell, _COLUMNS)
             dx, dy = column - x, row - y
             distance = max(abs(dx), abs(dy))
             if distance < nearest[kind]:
@@ -221,7 +229,7 @@ class MiniHackLane(gymnasium.Env):
         else:  # next to the edge of the map: nothing is known of what lies beyond
             around, waiting = np.full(8, self._tables.stone), True
         same = int(seen[y, x]) == self._form
-        in_door = bool(self._kinds[y, x] == _OPEN_DOOR)
+        in_door = bool(self._kinds[y * _COLUMNS + x] == _OPEN_DOOR)
         sight = Sight(around, self._stats, self._inventory, waiting, self._bare, self._free, same, in_door)
         return self._masks(sight)
 

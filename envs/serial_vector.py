@@ -1,5 +1,6 @@
 """Environments stepped one after another in this process, with the numbers of :class:`ProcessVectorEnv`."""
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -65,6 +66,7 @@ class SerialVectorEnv(gymnasium.vector.VectorEnv):
         self._info_views = {path[1]: view for path, view in views.items() if path[0] == "info"}
         self._result = [views[name,] for name in ("reward", "terminated", "truncated")]
         self._lanes = Lanes(0, num_envs, buffer, memory)
+        self._finalizer = weakref.finalize(self, self._lanes.close)  # also at the end of the program
         self._lanes.open(cloudpickle.dumps(make))
 
     def reset(
@@ -108,7 +110,7 @@ class SerialVectorEnv(gymnasium.vector.VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments."""
         self._ready = False
-        self._lanes.close()
+        self._finalizer()
 
     def _tree(self, views: list[np.ndarray], fn: Callable[[np.ndarray], np.ndarray] | None = None) -> Any:
         """Copies, or ``fn``, of the views in the structure of the observations."""

@@ -70,7 +70,8 @@ def first_step(env, offset, *, beside=False):
 
 def seen_in_door(env):
     """Whether the hero stands in an open door."""
-    return env._kinds[env._place[::-1]] == FIRST_LANDMARK + LANDMARKS.index("open_door")
+    x, y = env._place
+    return env._kinds[y * 79 + x] == FIRST_LANDMARK + LANDMARKS.index("open_door")
 
 
 def equal(one, two, skip=()):
