@@ -91,7 +91,10 @@ class Game:
 
     def end(self) -> None:
         """Quit the game after the last observation was copied; a game that is only abandoned leaks memory."""
-        if not self.nethack._pynethack.done():
+        if self.nethack._pynethack.done():
+            return
+        with warnings.catch_warnings():  # of games that do not end smoothly, as in the middle of a prompt
+            warnings.simplefilter("ignore", UserWarning)
             super()._quit_game(self.last_observation, False)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _copies(self) -> tuple[np.ndarray, ...]:
@@ -177,6 +180,7 @@ def open_game(env_id: str, *, extra: tuple[str, ...] = (), des_file: str | None 
     if issubclass(cls, importlib.import_module("minihack.envs.minigrid").MiniGridHack):
         require("minigrid", "minigrid", "MultiRoom levels")
     settings |= {"observation_keys": ("blstats",), "obs_crop_h": 1, "obs_crop_w": 1}
+    settings["fix_moon_phase"] = True  # luck depends on the seed, not on today's date
     with warnings.catch_warnings():  # old ids of minigrid that MiniHack asks for
         warnings.simplefilter("ignore", DeprecationWarning)
         game = _joined(cls, base)(**spec.kwargs, **settings)

@@ -25,7 +25,8 @@ def original(env_id, **settings):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         full = registered()[env_id]
-        keys = {"observation_keys": ("glyphs_crop", "blstats", "message", "chars"), "obs_crop_pad": glyphs().stone}
+        keys = {"observation_keys": ("glyphs_crop", "blstats", "message", "chars"), "obs_crop_pad": glyphs().stone,
+                "fix_moon_phase": True}  # fmt: skip
         return gymnasium.make(full, disable_env_checker=True, **keys, **settings).unwrapped
 
 
