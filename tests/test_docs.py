@@ -12,8 +12,10 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/host.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/host.md", "docs/minihack.md"])
 def test_the_code_on_the_page_runs(page, capsys):
+    if page == "docs/minihack.md":
+        pytest.importorskip("nle")
     code = blocks(page)
     assert len(code) >= 2
     namespace = {}
