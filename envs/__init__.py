@@ -50,6 +50,10 @@ ADAPTERS: dict[str, tuple[str, str]] = {
         "reward_design.envs.mujoco_tasks:mujoco_task",
         "MuJoCo, e.g. mujoco/HalfCheetah or mujoco/Ant-sparse",
     ),
+    "robotics": (
+        "reward_design.envs.robotics_tasks:robotics_task",
+        "sparse goals of gymnasium-robotics, e.g. robotics/FetchReach or robotics/PointMaze_UMaze-dense",
+    ),
     "gymnasium": ("reward_design.envs.gymnasium_task:task_from_gymnasium", "any id, e.g. gymnasium/LunarLander-v3"),
 }
 """Builder ``(env_id, **settings)`` and line of text of every prefix ``<prefix>/<env_id>``."""
@@ -103,7 +107,7 @@ def list_adapters() -> dict[str, str]:
 
     Example:
         >>> sorted(list_adapters())
-        ['gymnasium', 'gymnax', 'minigrid', 'mujoco']
+        ['gymnasium', 'gymnax', 'minigrid', 'mujoco', 'robotics']
     """
     return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
 
