@@ -1,6 +1,7 @@
 """Tasks with goals on gymnasium-robotics: ``robotics/FetchReach``, ``robotics/PointMaze_UMaze-dense`` and so on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -53,7 +54,10 @@ class RoboticsEnv(GymnasiumEnv):
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
         """A single environment."""
         register_robotics()
-        return GoalEnv(super().make(render_mode=render_mode))
+        env = super().make(render_mode=render_mode)
+        if model_file := getattr(env.unwrapped, "tmp_xml_file_path", None):  # has been read, and nobody deletes it
+            Path(model_file).unlink(missing_ok=True)
+        return GoalEnv(env)
 
 
 class GoalEnv(SimulatorFault):

@@ -1,9 +1,11 @@
 """Robotics tasks: rewards equal to the environments' own, ends, seeds, faults, the way through mazes, HER."""
 
 import copy
+import glob
 import heapq
 import itertools
 import pickle
+import tempfile
 
 import gymnasium
 import jax
@@ -328,6 +330,14 @@ def test_described_and_copied():
     assert task("robotics/FetchReach").env._vectorisation == "process"
     assert known.make().spec.id == "FetchReach-v4"
     assert opened("FetchReach-dense").name == "robotics/FetchReach-dense"
+
+
+def test_a_maze_leaves_no_file_behind():
+    before = set(glob.glob(f"{tempfile.gettempdir()}/ant_maze*.xml"))
+    known = task("robotics/AntMaze_Open", vectorisation="sync", gamma=0.9)
+    envs = known.vector(2, seed=0)
+    assert set(glob.glob(f"{tempfile.gettempdir()}/ant_maze*.xml")) == before
+    envs.close()
 
 
 def test_ppo_trains_on_it():
