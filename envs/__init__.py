@@ -43,8 +43,8 @@ TASKS: dict[str, tuple[str, str]] = {
 ADAPTERS: dict[str, tuple[str, str]] = {
     "gymnax": ("reward_design.envs.gymnax_adapter:gymnax_task", "any environment of gymnax, e.g. gymnax/CartPole-v1"),
     "minigrid": (
-        "reward_design.envs.minigrid_adapter:minigrid_task",
-        "JAX grid worlds with keys, doors and several rooms, e.g. minigrid/MiniGrid-DoorKey-5x5",
+        "reward_design.envs.minigrid_host:minigrid_level",
+        "grid worlds with keys and doors: in JAX, e.g. minigrid/MiniGrid-DoorKey-5x5; with a version (-v0), Farama's",
     ),
     "mujoco": (
         "reward_design.envs.mujoco_tasks:mujoco_task",

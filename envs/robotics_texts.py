@@ -30,8 +30,8 @@ _FETCH = (
     "A robot arm with a gripper (Fetch) {does}. Observations are a dict: achieved_goal, {achieved} (x, y, z in m); "
     "desired_goal, where that should be; observation, {seen}. Actions in [-1, 1]: 0-2 displacement of the gripper in "
     "x, y, z (1 is 0.05 m per step), 3 closing and opening of the fingers{fingers}. The environment pays 0 in a step "
-    "that ends with the goal reached (within 0.05 m) and -1 in any other; an episode has 50 steps of 0.04 s and never ends "
-    "early. Success is to be there at the end."
+    "that ends with the goal reached (within 0.05 m) and -1 in any other; an episode has 50 steps of 0.04 s and never "
+    "ends early. Success is to be there at the end."
 )
 _OBJECT = (
     "0-2 place of the gripper (m), 3-5 place of the object (m), 6-8 object minus gripper (m), 9-10 fingers (m), 11-13 "
