@@ -35,6 +35,7 @@ class SimulatorFault(gymnasium.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         data: Any = self.env.unwrapped.data  # pyright: ignore[reportAttributeAccessIssue]
         fault = bool((data.warning.number[LOST] > 0).any()) or not _finite((data.qpos, data.qvel, obs, reward))
+        info = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in info.items()}
         if fault:
             info = {name: value if isinstance(value, str) else np.zeros_like(value)[()] for name, value in info.items()}
             obs, reward, terminated, truncated = self._obs, 0.0, False, True
