@@ -79,7 +79,7 @@ def robotics_task(
     *,
     horizon: int | None = None,
     gamma: float = 0.99,
-    vectorisation: str | None = None,
+    vectorisation: str = "sync",
     continuing_task: bool | None = None,
 ) -> Task:
     """The task ``robotics/<env_id>``.
@@ -87,7 +87,8 @@ def robotics_task(
     Rewards are the environment's own: Fetch pays −1 per step and 0 at the goal, ``<name>-dense`` minus the distance;
     the mazes pay 1 at the goal, ``<name>-dense`` exp(−distance). ``sparse_reward`` and ``dense_reward`` compute these
     numbers from the goals after the step, and nothing else. The potential is minus the distance to the goal, in mazes
-    minus the length of the way around the walls.
+    minus the length of the way around the walls, in radii of the goal (0.05 m; 0.45 m in mazes): about minus the steps
+    that the gripper needs at full speed.
 
     ``aligned`` pays for closeness of the gripper to the object where there is one, else for closeness to the goal (in
     mazes along the way). ``misaligned`` pays the gripper for being where the object should be, the arm without an
@@ -100,8 +101,7 @@ def robotics_task(
         env_id: a key of :data:`reward_design.envs.robotics_texts.FACTS`, with ``-dense`` for that variant.
         horizon: time limit; by default the registered one.
         gamma: discount per step.
-        vectorisation: ``"process"`` or ``"sync"``, see :class:`reward_design.envs.gymnasium_task.GymnasiumEnv`; by
-            default ``"sync"`` for PointMaze, whose steps are short, and ``"process"`` for the others.
+        vectorisation: ``"sync"`` or ``"process"``, see :class:`reward_design.envs.gymnasium_task.GymnasiumEnv`.
         continuing_task: mazes only; True (their default) goes on at the goal until the time limit, False ends there.
 
     Returns:
@@ -120,7 +120,6 @@ def robotics_task(
     if continuing_task is not None and not facts.cell:
         raise ValueError(f"{base!r} has no setting continuing_task; only mazes have it.")
     kwargs = {} if continuing_task is None else {"continuing_task": continuing_task}
-    vectorisation = vectorisation or ("sync" if base.startswith("Point") else "process")
     env = RoboticsEnv(base, variant, horizon=horizon, gamma=gamma, vectorisation=vectorisation, kwargs=kwargs)
     away = _way(env, facts)
     aligned, misaligned = _auxiliary(facts, away)
@@ -132,7 +131,7 @@ def robotics_task(
         sparse_reward=weighted("goal", _sparse(facts)),
         dense_reward=weighted("closeness", _dense(facts)),
         factors=_factors(facts, away),
-        potential=lambda obs: -away(obs),
+        potential=lambda obs: -away(obs) / facts.threshold,
         auxiliary={"aligned": aligned, "misaligned": misaligned},
     )
 

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NEEDS = {"docs/robotics.md": ("gymnasium_robotics", "minigrid")}
+"""Optional packages of a page."""
 
 
 def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/host.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/host.md", "docs/robotics.md"])
 def test_the_code_on_the_page_runs(page, capsys):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package)
     code = blocks(page)
     assert len(code) >= 2
     namespace = {}
