@@ -346,6 +346,23 @@ def test_ppo_trains_on_it():
     assert np.isfinite(result.metrics["value_loss"]).all()
 
 
+@pytest.mark.slow
+def test_ppo_learns_it_from_sparse_reward_and_potential():
+    known = task("robotics/FetchReach")
+    config = ppo.Config(
+        total_timesteps=60_000,
+        num_envs=8,
+        num_steps=100,
+        num_epochs=8,
+        entropy_coef=0.0,
+        entropy_coef_end=0.0,
+        learning_rate=1e-3,
+    )
+    shaped = rd.chain(rd.environment_reward(), rd.potential_shaping(known.potential, gamma=known.gamma))
+    result = ppo.train_host(config, known.vector(8), shaped, jax.random.key(0))
+    assert result.metrics["success"][-5:].mean() >= 0.9
+
+
 def test_bad_input_is_refused_with_one_sentence():
     with pytest.raises(ValueError, match=r"unknown robotics task 'FetchReech'; did you mean 'FetchReach'\? There are "):
         task("robotics/FetchReech")
