@@ -58,7 +58,8 @@ class Collector:
         for name, values in rows.info.items():
             values[t] = self._info(infos, name, ended)
         for name in ("worker_fault", "simulator_fault"):
-            self.faults += int(np.sum(infos.get(name, 0)))
+            if name in infos or name in infos.get("final_info", {}):
+                self.faults += int(np.sum(self._info(infos, name, ended)))
         if self.mode is AutoresetMode.NEXT_STEP:
             self._ended = ended
         elif ended.any() and self.mode is AutoresetMode.SAME_STEP:

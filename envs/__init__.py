@@ -43,8 +43,8 @@ TASKS: dict[str, tuple[str, str]] = {
 ADAPTERS: dict[str, tuple[str, str]] = {
     "gymnax": ("reward_design.envs.gymnax_adapter:gymnax_task", "any environment of gymnax, e.g. gymnax/CartPole-v1"),
     "minigrid": (
-        "reward_design.envs.minigrid_adapter:minigrid_task",
-        "JAX grid worlds with keys, doors and several rooms, e.g. minigrid/MiniGrid-DoorKey-5x5",
+        "reward_design.envs.minigrid_host:minigrid_level",
+        "grid worlds with keys and doors: in JAX, e.g. minigrid/MiniGrid-DoorKey-5x5; with a version (-v0), Farama's",
     ),
     "mujoco": (
         "reward_design.envs.mujoco_tasks:mujoco_task",
@@ -53,6 +53,10 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     "minihack": (
         "reward_design.envs.minihack_tasks:minihack_task",
         "NetHack levels, e.g. minihack/Room-5x5 or minihack/KeyRoom-S5",
+    ),
+    "robotics": (
+        "reward_design.envs.robotics_tasks:robotics_task",
+        "sparse goals of gymnasium-robotics, e.g. robotics/FetchReach or robotics/PointMaze_UMaze-dense",
     ),
     "gymnasium": ("reward_design.envs.gymnasium_task:task_from_gymnasium", "any id, e.g. gymnasium/LunarLander-v3"),
 }
@@ -107,7 +111,7 @@ def list_adapters() -> dict[str, str]:
 
     Example:
         >>> sorted(list_adapters())
-        ['gymnasium', 'gymnax', 'minigrid', 'minihack', 'mujoco']
+        ['gymnasium', 'gymnax', 'minigrid', 'minihack', 'mujoco', 'robotics']
     """
     return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
 

@@ -11,6 +11,7 @@ from reward_design.constructors import pointwise
 from reward_design.core import Reward, Transition
 from reward_design.envs.base import Factor, FunctionalEnv, Task
 from reward_design.envs.control import progress, weighted
+from reward_design.envs.host import HostEnv
 
 MILESTONES = ("has_key", "unlocked", "door_open", "closeness")
 """Names of the last four numbers of an observation."""
@@ -69,8 +70,8 @@ def handling(transition: Transition) -> Float[Array, "*batch"]:
     return used.astype(jnp.float32)
 
 
-def grid_task(env: FunctionalEnv, *, has_locked_door: bool) -> Task:
-    """The task around an xminigrid environment, see :func:`reward_design.envs.minigrid_adapter.minigrid_task`."""
+def grid_task(env: FunctionalEnv | HostEnv, *, has_locked_door: bool) -> Task:
+    """The task around a grid world, see :func:`reward_design.envs.minigrid_adapter.minigrid_task`."""
     potential = staged_potential if has_locked_door else goal_closeness
     auxiliary = {
         "aligned": key_and_door()

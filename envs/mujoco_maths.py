@@ -8,7 +8,7 @@ Source: M. Towers et al., "Gymnasium: A Standard Interface for Reinforcement Lea
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Model:
         score: ``(before, after, action, model, dt) -> (reward, terminated, info)``; ``model`` is the ``MjModel``.
         info: names of the info entries.
         contacts: whether contact forces are read, which costs another call per step.
+        shapes: of info entries that are not single numbers.
     """
 
     fields: tuple[str, ...]
@@ -36,11 +37,12 @@ class Model:
     score: Callable[[Arrays, Arrays, np.ndarray, Any, float], Scored]
     info: tuple[str, ...]
     contacts: bool = False
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def _square_sum(x: np.ndarray) -> np.ndarray:
     """Sum of squares over all axes but the first."""
-    return np.sum(np.square(x.reshape(len(x), -1)), axis=-1)
+    return np.add.reduce(np.square(x.reshape(len(x), -1)), axis=-1)
 
 
 def _state(skip: int, clip: float | None = None) -> Callable[[Arrays], np.ndarray]:
@@ -134,6 +136,7 @@ def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt:
     info = {
         **_place(after["qpos"][:, :2], velocity), "reward_forward": forward, "reward_ctrl": -cost,
         "reward_contact": -contact, "reward_survive": survive,
+        "tendon_length": after["ten_length"], "tendon_velocity": after["ten_velocity"],
     }  # fmt: skip
     return forward + survive - (cost + contact), ~well, info
 
@@ -189,7 +192,9 @@ _PLANE = ("x_position", "y_position", "distance_from_origin", "x_velocity", "y_v
 _RUN = ("x_position", "x_velocity", "reward_forward", "reward_ctrl")
 _LEGS = ("x_position", "z_distance_from_origin", "x_velocity", "reward_forward", "reward_ctrl", "reward_survive")
 _BODY = (*_PLANE, "reward_forward", "reward_ctrl", "reward_contact", "reward_survive")
+_TENDONS = ("tendon_length", "tendon_velocity")
 _STATE = ("qpos", "qvel")
+"""First of the fields of every model."""
 
 MODELS: dict[str, Model] = {
     "HalfCheetah": Model(_STATE, _state(1), _cheetah, _RUN),
@@ -197,8 +202,8 @@ MODELS: dict[str, Model] = {
     "Walker2d": Model(_STATE, _state(1, 10.0), _upright(_walker_healthy), _LEGS),
     "Ant": Model((*_STATE, "xpos", "cfrc_ext"), _ant_observe, _ant, _BODY, contacts=True),
     "Humanoid": Model(
-        (*_STATE, "ctrl", "xipos", "cinert", "cvel", "qfrc_actuator", "cfrc_ext"),
-        _humanoid_observe, _humanoid, _BODY, contacts=True,
+        (*_STATE, "ctrl", "xipos", "cinert", "cvel", "qfrc_actuator", "cfrc_ext", "ten_length", "ten_velocity"),
+        _humanoid_observe, _humanoid, (*_BODY, *_TENDONS), contacts=True, shapes=dict.fromkeys(_TENDONS, (2,)),
     ),
     "Swimmer": Model(_STATE, _state(2), _swimmer, (*_PLANE, "reward_forward", "reward_ctrl")),
     "InvertedPendulum": Model(_STATE, _state(0), _pendulum, ("reward_survive",)),

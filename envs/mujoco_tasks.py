@@ -14,6 +14,7 @@ from reward_design.core import Transition
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.control import check_settings, weighted
 from reward_design.envs.host import HostEnv
+from reward_design.envs.mujoco_fault import SimulatorFault
 from reward_design.envs.mujoco_lanes import MujocoVectorEnv
 from reward_design.envs.mujoco_maths import MODELS
 from reward_design.envs.mujoco_texts import FACTS, Facts
@@ -42,11 +43,12 @@ class MujocoTask(HostEnv):
         probe = gymnasium.make(f"{base}-v5")
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
         probe.close()
-        self.info = dict.fromkeys(MODELS[base].info, ((), np.float32))
+        self.info = {name: (MODELS[base].shapes.get(name, ()), np.float32) for name in MODELS[base].info}
 
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
-        """A single environment."""
-        env = gymnasium.make(f"{self.base}-v5", render_mode=render_mode, max_episode_steps=self.horizon)
+        """A single environment; a fault of the simulator ends its episode, as in the vector environment."""
+        made = gymnasium.make(f"{self.base}-v5", render_mode=render_mode, max_episode_steps=self.horizon)
+        env = SimulatorFault(made)
         return _Paid(env, self) if self.variant else env
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
@@ -60,18 +62,30 @@ class MujocoTask(HostEnv):
 
     def payer(self, num_envs: int) -> Callable[..., np.ndarray]:
         """``(reward, next_obs, info, ended) -> reward`` of the variant, with the memory that it needs."""
-        total = np.zeros(num_envs)
+        return _Sparse(self) if self.variant == "sparse" else _Episodic(num_envs)
 
-        def sparse(reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
-            return np.asarray(reached(self.base, next_obs, info, self.distance), np.float64)
 
-        def episodic(reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
-            total[:] += reward
-            paid = np.where(ended, total, 0.0)
-            total[ended] = 0.0
-            return paid
+class _Sparse:
+    """Pays 1 where the task's place is reached."""
 
-        return sparse if self.variant == "sparse" else episodic
+    def __init__(self, task: MujocoTask) -> None:
+        self.base, self.distance = task.base, task.distance
+
+    def __call__(self, reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
+        return np.asarray(reached(self.base, next_obs, info, self.distance), np.float64)
+
+
+class _Episodic:
+    """Pays what the episode has earned with its last step."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.total = np.zeros(num_envs)
+
+    def __call__(self, reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
+        self.total += reward
+        paid = np.where(ended, self.total, 0.0)
+        self.total[ended] = 0.0
+        return paid
 
 
 class _Paid(gymnasium.Wrapper):
@@ -89,7 +103,7 @@ class _Paid(gymnasium.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         rows = {name: np.asarray([info[name]]) for name in self.task.info}
         paid = self.pay(np.array([reward]), np.asarray(obs)[None], rows, np.array([terminated or truncated]))
-        return obs, float(paid[0]), terminated, truncated, info
+        return obs, 0.0 if info["simulator_fault"] else float(paid[0]), terminated, truncated, info
 
 
 def reached(base: str, next_obs: Any, info: Any, distance: float) -> Any:

@@ -15,6 +15,7 @@ pytest.importorskip("mujoco")
 import reward_design as rd
 from reward_design.adapters.gymnasium import VectorRewardWrapper
 from reward_design.agents import ppo
+from reward_design.agents.collector import Collector
 from reward_design.envs import task
 from reward_design.envs.mujoco_lanes import MujocoVectorEnv
 from reward_design.envs.mujoco_maths import MODELS
@@ -99,6 +100,69 @@ def test_a_fault_before_the_first_step_of_an_episode_is_seen():
     assert infos["simulator_fault"].tolist() == truncated.tolist() == [True, False]
     assert reward[0] == 0
     assert not envs.step(np.zeros((2, 6)))[4]["simulator_fault"].any()
+
+
+@pytest.mark.parametrize("name", ["HalfCheetah", "Ant", "Hopper-sparse", "HalfCheetah-episodic"])
+@pytest.mark.parametrize("field", ["qpos", "qvel"])
+def test_a_single_simulator_that_breaks_ends_its_episode(name, field):
+    known = task(f"mujoco/{name}")
+    env = known.make()
+    env.reset(seed=0)
+    action = np.full(known.env.action_space.shape or (), 0.1, np.float32)
+    before, *_, info = env.step(action)
+    assert info["simulator_fault"] is False
+    getattr(env.unwrapped.data, field)[3] = np.nan
+    obs, reward, terminated, truncated, info = env.step(action)
+    assert (reward, terminated, truncated, info["simulator_fault"]) == (0.0, False, True, True)
+    np.testing.assert_array_equal(obs, before)
+    assert all(np.isfinite(value).all() for value in info.values())
+    assert set(known.env.info) <= set(info)
+    env.reset()
+    obs, *_, info = env.step(action)
+    assert np.isfinite(obs).all()
+    assert info["simulator_fault"] is False
+    with pytest.raises(ValueError, match="actions must be finite"):
+        env.step(np.full_like(action, np.nan))
+
+
+def test_a_single_simulator_that_breaks_is_counted_in_training():
+    known = task("mujoco/HalfCheetah")
+    envs = gymnasium.vector.SyncVectorEnv([known.make] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    collector = Collector(envs, known.env, 3)  # pyright: ignore[reportArgumentType]
+    zeros = lambda obs, rng: (np.zeros((2, 6), np.float32), np.zeros(2))  # noqa: E731
+    collector.collect(zeros, np.random.default_rng(0))
+    envs.envs[1].unwrapped.data.qvel[2] = np.nan
+    rows, _ = collector.collect(zeros, np.random.default_rng(0))
+    assert rows.truncated.tolist() == [[False, True], [False, False], [False, False]]
+    assert collector.faults == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(rows))
+
+
+def assert_goes_on(envs, other, steps):
+    rng = np.random.default_rng(3)
+    for _ in range(steps):
+        action = rng.uniform(-1, 1, envs.action_space.shape).astype(np.float32)
+        one, two = envs.step(action), other.step(action)
+        for a, b in zip(one[:4], two[:4], strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert one[4].keys() == two[4].keys()
+        jax.tree.map(np.testing.assert_array_equal, one[4], two[4])
+
+
+@pytest.mark.parametrize("name", [*MODELS, "Hopper-episodic", "Ant-sparse"])
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda envs: pickle.loads(pickle.dumps(envs))])
+def test_a_copy_goes_on_as_the_original(name, through):
+    envs = task(f"mujoco/{name}", horizon=30).vector(2, seed=0)
+    other = through(envs)  # before the first reset
+    np.testing.assert_array_equal(envs.reset()[0], other.reset()[0])
+    assert_goes_on(envs, other, 7)
+    other = through(envs)  # in an episode
+    assert_goes_on(envs, other, 40)  # new ones among them
+    envs.step(np.ones(envs.action_space.shape or (), np.float32))  # moves one alone
+    assert other.host_env.name == envs.host_env.name
+    assert (other.host_env is envs.host_env) == (through is copy.deepcopy)
+    for each in (envs, other):
+        each.close()
 
 
 def test_info_can_be_written_to():
