@@ -24,6 +24,7 @@ class ActorCritic:
     """
 
     def __init__(self, env: FunctionalEnv | HostEnv, hidden: Sequence[int], normalise_obs: bool) -> None:
+        networks.check_action_mask(env.observation_space, env.action_space)
         self.env = env
         self.space = env.action_space
         self.actor = networks.MLP(hidden, num_outputs(env.action_space), output_scale=0.01)
@@ -55,13 +56,17 @@ class ActorCritic:
         self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"]
     ) -> tuple[Array, tuple[Array, Array]]:
         """Action for the environment, and ``(raw action, head)`` from which the update recomputes its probability."""
-        head = self.head(params, self.inputs(moments, obs))
+        head = self.head(params, self.inputs(moments, obs), self.mask(obs))
         raw = sample(self.space, head, params["log_std"], noise)
         return to_env(self.space, raw), (raw, head)
 
-    def head(self, params: Any, x: Float[Array, "*batch features"]) -> Array:
-        """Logits or means."""
-        return jnp.asarray(self.actor.apply(params["actor"], x))
+    def mask(self, obs: Any) -> Any:
+        """Which actions are allowed, or None, see :func:`reward_design.agents.networks.action_mask`."""
+        return networks.action_mask(self.env.observation_space, obs)
+
+    def head(self, params: Any, x: Float[Array, "*batch features"], mask: Any = None) -> Array:
+        """Logits (very low for actions that ``mask`` does not allow) or means."""
+        return networks.masked(jnp.asarray(self.actor.apply(params["actor"], x)), mask)
 
     def value(self, params: Any, x: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """V(s)."""

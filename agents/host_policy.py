@@ -1,7 +1,6 @@
 """Policies on the host: in NumPy for a few rows at a time, which takes a tenth of a call to XLA."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,10 +15,7 @@ from reward_design.agents.collector import HostPolicy
 def actor_policy(
     network: ActorCritic, params: Any, moments: networks.Moments, *, deterministic: bool = False
 ) -> HostPolicy:
-    """The sampled policy of an actor-critic, with ``(raw actions, heads)`` as extras.
-
-    For Box observations in NumPy, for others one jitted call per step.
-    """
+    """The sampled policy of an actor-critic, with ``(raw actions, heads)`` as extras."""
     params, moments = jax.tree.map(np.array, (params, moments))  # copies: the update that comes next reuses the buffers
     space = network.space
     outputs = num_outputs(space)
@@ -31,29 +27,22 @@ def actor_policy(
             return rng.gumbel(size=(lanes, outputs)).astype(np.float32)
         return rng.standard_normal((lanes, outputs), np.float32)
 
-    if not isinstance(network.env.observation_space, spaces.Box):
-
-        def jitted(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
-            return jax.device_get(_act(network, params, moments, obs, draw(len(jax.tree.leaves(obs)[0]), rng)))
-
-        return jitted
-
     mlp = numpy_mlp(params["actor"])
-    scale = 255.0 if network.env.observation_space.dtype == np.uint8 else 1.0
+    observed = network.env.observation_space
     spread = np.sqrt(moments.var + 1e-8)
     std = np.exp(params["log_std"])
 
-    def act(obs: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
-        x = obs.reshape(len(obs), -1).astype(np.float32) / np.float32(scale)
+    def act(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+        x = networks.features(observed, obs, np)
         if network.normalises:
             x = np.clip((x - moments.mean) / spread, -10.0, 10.0)
-        head, noise = mlp(x), draw(len(obs), rng)
+        head, noise = networks.masked(mlp(x), networks.action_mask(observed, obs), np), draw(len(x), rng)
         if isinstance(space, spaces.Discrete):
             raw = np.argmax(head + noise, axis=-1).astype(np.int32)
             return raw + int(space.start), (raw, head)
         assert isinstance(space, spaces.Box)
         raw = head + std * noise
-        return np.clip(raw.reshape(len(obs), *space.shape), space.low, space.high), (raw, head)
+        return np.clip(raw.reshape(len(x), *space.shape), space.low, space.high), (raw, head)
 
     return act
 
@@ -69,8 +58,3 @@ def numpy_mlp(params: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
         return x @ weights[-1][0] + weights[-1][1]
 
     return apply
-
-
-@partial(jax.jit, static_argnums=0)
-def _act(network: ActorCritic, params: Any, moments: Any, obs: Any, noise: Any) -> Any:
-    return network.act(params, moments, obs, noise)

@@ -120,6 +120,7 @@ class Batch(NamedTuple):
     value: Array
     advantage: Array
     target: Array
+    mask: Any = None
 
 
 def init(
@@ -380,7 +381,7 @@ def _batch(
         gamma=config.gamma, gae_lambda=config.gae_lambda,
     )  # fmt: skip
     log_prob, entropy = network.log_prob_entropy(state.params, head, raw)
-    batch = Batch(x, raw, log_prob, value, advantage, advantage + value)
+    batch = Batch(x, raw, log_prob, value, advantage, advantage + value, network.mask(trajectory.obs))
     batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
     if isinstance(env, HostEnv):  # rows that are no experience make way for others; on the device there are none
         rows = jnp.nonzero(trajectory.mask.ravel(), size=trajectory.mask.size, fill_value=-1)[0]
@@ -417,7 +418,8 @@ def _loss(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     network = _network(config, env)
     value = network.value(params, batch.features)
-    log_prob, entropy = network.log_prob_entropy(params, network.head(params, batch.features), batch.action)
+    head = network.head(params, batch.features, batch.mask)
+    log_prob, entropy = network.log_prob_entropy(params, head, batch.action)
 
     ratio = jnp.exp(log_prob - batch.log_prob)
     advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)
