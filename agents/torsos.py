@@ -147,7 +147,8 @@ class Torso(nn.Module):
         if part.kind == "text":
             return nn.relu(nn.Dense(64, kernel_init=networks.HIDDEN_INIT, name=name)(x.astype(jnp.float32)))
         if part.kind == "codes":
-            x = self._embed(name, part, x)
+            init = nn.initializers.normal(_channels(part) ** -0.5)
+            x = embed(self.param(f"{name}_embedding", init, (_channels(part) * part.size, EMBEDDING)), part, x)
             layers = _grid_layers(part.shape) if len(part.shape) > 1 else ()
         else:
             scale = 255.0 if part.kind == "pixels" else 1.0
@@ -158,15 +159,26 @@ class Torso(nn.Module):
             x = nn.relu(nn.Dense(channels, kernel_init=networks.HIDDEN_INIT, name=f"{name}_{i}")(x))
         return x.reshape(len(x), -1)
 
-    def _embed(self, name: str, part: Part, x: Array) -> Array:
-        """Sum of the embeddings of a cell's codes, ``[rows, ..., EMBEDDING]``; each channel has its own table."""
-        channels = part.shape[2] if len(part.shape) == 3 else 1
-        init = nn.initializers.normal(channels**-0.5)
-        table = self.param(f"{name}_embedding", init, (channels * part.size, EMBEDDING))
-        codes = x.reshape(*x.shape[:3], channels) if len(part.shape) > 1 else x[..., None]
-        codes = jnp.clip(codes.astype(jnp.int32) - part.low, 0, part.size - 1)
-        first = jnp.arange(channels, dtype=jnp.int32) * part.size
-        return jnp.take(table, codes + jnp.broadcast_to(first, codes.shape), axis=0, mode="clip").sum(axis=-2)
+
+def embed(table: Float[Array, "codes width"], part: Part, x: Array) -> Float[Array, "rows *cells width"]:
+    """Sum of the embeddings of each cell's codes; each channel has its own rows of the table.
+
+    Codes outside the space become the nearest ones inside.
+
+    Args:
+        table: ``[channels * size, width]``.
+        part: what ``x`` is.
+        x: integers ``[rows, *part.shape]``.
+    """
+    channels = _channels(part)
+    codes = x.reshape(*x.shape[:3], channels) if len(part.shape) > 1 else x[..., None]
+    codes = jnp.clip(codes.astype(jnp.int32) - part.low, 0, part.size - 1)
+    first = jnp.arange(channels, dtype=jnp.int32) * part.size
+    return jnp.take(table, codes + jnp.broadcast_to(first, codes.shape), axis=0, mode="clip").sum(axis=-2)
+
+
+def _channels(part: Part) -> int:
+    return part.shape[2] if len(part.shape) == 3 else 1
 
 
 def patches(

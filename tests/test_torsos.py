@@ -58,7 +58,7 @@ def test_patches_times_a_matrix_are_a_convolution(size, stride, pad, side):
     x = jax.random.normal(jax.random.key(0), (2, *side, 3))
     kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 5))
     conv = nn.Conv(5, (size, size), stride, "SAME" if pad else "VALID", use_bias=False)
-    theirs = conv.apply({"params": {"kernel": kernel}}, x)
+    theirs = np.asarray(conv.apply({"params": {"kernel": kernel}}, x))
     ours = torsos.patches(x, size, stride, pad=pad) @ kernel.reshape(-1, 5)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -82,6 +82,7 @@ def test_every_part_but_the_mask_moves_the_output_and_has_a_finite_gradient():
     env = Parts()
     obs = jax.tree.map(lambda x: jnp.asarray(x)[None], env.reset()[0])
     other = jax.tree.map(lambda x: jnp.asarray(x)[None], env.step(0)[0])
+    moments = network.update_moments(moments, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), obs, other))
     value = lambda params, obs: network.value(params, network.latents(params, network.inputs(moments, obs)))[0]  # noqa: E731
     plain = value(params, obs)
     leaves, structure = jax.tree.flatten_with_path(obs)
@@ -95,15 +96,14 @@ def test_every_part_but_the_mask_moves_the_output_and_has_a_finite_gradient():
     assert all((leaf != 0).any() for path, leaf in jax.tree.leaves_with_path(grads) if "kernel" in str(path))
 
 
-def test_glyph_embeddings_are_looked_up_by_value():
-    space = spaces.Box(-1, 6, (3, 3), np.int16)
-    net = torsos.torso(space, width=4)
-    part = dict(net.parts)["obs"]
-    x = jnp.arange(-1, 8).reshape(1, 3, 3).astype(jnp.int16)  # the last code lies outside: the highest one is used
-    params = net.init(jax.random.key(0), torsos.prepare(space, x))
-    table = params["params"]["obs_embedding"]
-    embedded = net.apply(params, "obs", part, x, method="_embed")
-    np.testing.assert_array_equal(embedded[0].reshape(9, -1), table[np.minimum(np.arange(9), 7)])
+def test_embeddings_are_sums_over_the_channels():
+    rng = np.random.default_rng(0)
+    part = torsos.part_of(spaces.Box(-1, 6, (4, 3, 2), np.int16))
+    table = rng.normal(size=(16, 5)).astype(np.float32)
+    x = rng.integers(-2, 9, (6, 4, 3, 2)).astype(np.int16)
+    codes = np.clip(x, -1, 6) + 1  # codes outside the space become the nearest ones inside
+    expected = table[codes[..., 0]] + table[8 + codes[..., 1]]
+    np.testing.assert_allclose(torsos.embed(jnp.asarray(table), part, jnp.asarray(x)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -191,7 +191,7 @@ def test_conv_learns_an_empty_room_of_minigrid_on_the_host(memory):
 
 def test_dict_observations_without_a_torso_are_flat():
     assert ppo.train_host(
-        ppo.Config(total_timesteps=32, num_steps=16, num_minibatches=2, hidden=(8,)),
+        ppo.Config(total_timesteps=128, num_steps=16, num_minibatches=2, hidden=(8,)),
         vector(),
         REWARD,
         jax.random.key(0),
