@@ -52,6 +52,7 @@ def _noise(network: ActorCritic, deterministic: bool, lanes: int, rng: np.random
 def _numpy_policy(network: ActorCritic, params: Any, moments: networks.Moments, draw: Draw) -> HostPolicy:
     params, moments = jax.tree.map(np.array, (params, moments))  # copies: the update that comes next reuses the buffers
     space, observed = network.space, network.env.observation_space
+    has_mask = isinstance(observed, spaces.Dict) and networks.MASK_KEY in observed.spaces
     mlp = numpy_mlp(params["actor"])
     spread = np.sqrt(moments.var + 1e-8)
     std = np.exp(params["log_std"])
@@ -60,7 +61,9 @@ def _numpy_policy(network: ActorCritic, params: Any, moments: networks.Moments, 
         x = networks.features(observed, obs, np)
         if network.normalises:
             x = np.clip((x - moments.mean) / spread, -10.0, 10.0)
-        head, noise = networks.masked(mlp(x), networks.action_mask(observed, obs), np), draw(len(x), rng)
+        head, noise = mlp(x), draw(len(x), rng)
+        if has_mask:
+            head = networks.masked(head, networks.action_mask(observed, obs), np)
         if isinstance(space, spaces.Discrete):
             raw = np.argmax(head + noise, axis=-1).astype(np.int32)
             return raw + int(space.start), (raw, head)

@@ -49,14 +49,14 @@ def features(space: spaces.Space, obs: Any, xp: Any = jnp) -> Any:
     Raises:
         TypeError: for a space that a network cannot read.
     """
-    if isinstance(space, spaces.Discrete):
-        return _one_hot(obs - int(space.start), int(space.n), xp)
-    if isinstance(space, spaces.MultiDiscrete):
-        return xp.concatenate([_one_hot(obs[..., i], int(n), xp) for i, n in enumerate(space.nvec)], axis=-1)
     if isinstance(space, (spaces.Box, spaces.MultiBinary)):
         scale = 255.0 if isinstance(space, spaces.Box) and space.dtype == np.uint8 else 1.0
         batch = obs.shape[: obs.ndim - len(space.shape)]
         return obs.reshape(*batch, -1).astype(xp.float32) / xp.float32(scale)
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(obs - int(space.start), int(space.n), xp)
+    if isinstance(space, spaces.MultiDiscrete):
+        return xp.concatenate([_one_hot(obs[..., i], int(n), xp) for i, n in enumerate(space.nvec)], axis=-1)
     if isinstance(space, spaces.Dict):
         parts = [features(space[name], obs[name], xp) for name in readable_keys(space)]
         return xp.concatenate(parts, axis=-1)
