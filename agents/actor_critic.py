@@ -1,6 +1,6 @@
 """A stochastic policy and a value function for any Box, Discrete or Dict observation and Box or Discrete action."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,67 +9,157 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Array, Float
 
-from reward_design.agents import networks
+from reward_design.agents import networks, recurrent, torsos
 from reward_design.envs.base import FunctionalEnv, example_transition
 from reward_design.envs.host import HostEnv
 
 
 class ActorCritic:
-    """Separate actor and critic networks over (normalised) features of the observation.
+    """Actor and critic networks over (normalised) features of the observation.
+
+    With ``torso="mlp"`` and no memory they share nothing. Otherwise a torso, a memory or one after the other lies below
+    both heads, in common or once for each.
+
+    What the heads read is called ``z``: the features themselves, or a tuple of the torso's output or the hidden state,
+    of two (the actor's and the critic's) where nothing is shared. With memory ``z`` is the carry.
 
     Args:
         env: gives the spaces.
         hidden: widths of the tanh layers of both networks.
         normalise_obs: scale features by running moments; discrete observations are one-hot and left as they are.
+        torso: ``"mlp"`` flattens the observation, ``"conv"`` encodes each part, see :mod:`reward_design.agents.torsos`.
+        memory: width of the memory, 0 for none.
+        shared: whether actor and critic share torso and memory.
     """
 
-    def __init__(self, env: FunctionalEnv | HostEnv, hidden: Sequence[int], normalise_obs: bool) -> None:
+    def __init__(
+        self,
+        env: FunctionalEnv | HostEnv,
+        hidden: Sequence[int],
+        normalise_obs: bool,
+        *,
+        torso: str = "mlp",
+        memory: int = 0,
+        shared: bool = True,
+    ) -> None:
+        networks.check_action_mask(env.observation_space, env.action_space)
         self.env = env
         self.space = env.action_space
         self.actor = networks.MLP(hidden, num_outputs(env.action_space), output_scale=0.01)
         self.critic = networks.MLP(hidden, 1)
+        self.torso = torsos.torso(env.observation_space) if torso == "conv" else None
+        self.memory = memory
+        self.bodies = () if self.torso is None and not memory else ("shared",) if shared else ("actor", "critic")
         discrete = isinstance(env.observation_space, (spaces.Discrete, spaces.MultiDiscrete))
-        self.normalises = normalise_obs and not discrete
+        scaled = not discrete if self.torso is None else "floats" in dict(self.torso.parts)
+        self.normalises = normalise_obs and scaled
 
     def init(self, key: Any) -> tuple[dict[str, Any], networks.Moments]:
-        """Parameters ``{"actor", "critic", "log_std"}`` and initial moments of the features."""
+        """Parameters ``{"actor", "critic", "log_std"}`` (and ``"bodies"``), and initial moments of the features."""
         actor_key, critic_key = jax.random.split(key)
-        x = networks.features(self.env.observation_space, example_transition(self.env).obs)
-        params = {
-            "actor": self.actor.init(actor_key, x),
-            "critic": self.critic.init(critic_key, x),
+        x = self._features(example_transition(self.env).obs)
+        params: dict[str, Any] = {}
+        if self.bodies:
+            keys = jax.random.split(jax.random.fold_in(key, 2), len(self.bodies))
+            params["bodies"] = {name: self._init_body(k, x) for name, k in zip(self.bodies, keys, strict=True)}
+        z = self.follow(params, self.initial_carry(1), x)
+        params |= {
+            "actor": self.actor.init(actor_key, _part(z, 0)),
+            "critic": self.critic.init(critic_key, _part(z, 1)),
             "log_std": jnp.zeros(num_outputs(self.space)),
         }
-        return params, networks.initial_moments(x.shape[-1])
+        scaled = x if self.torso is None else x.get("floats", jnp.zeros((1, 0)))
+        return params, networks.initial_moments(scaled.shape[-1])
 
-    def inputs(self, moments: networks.Moments, obs: Any) -> Float[Array, "*batch features"]:
-        """What both networks read."""
-        x = networks.features(self.env.observation_space, obs)
-        return moments.normalise(x) if self.normalises else x
+    def inputs(self, moments: networks.Moments, obs: Any) -> Any:
+        """What the networks read: features ``[*batch, features]``, or the parts of the observation for a torso."""
+        x = self._features(obs)
+        if not self.normalises:
+            return x
+        return moments.normalise(x) if self.torso is None else {**x, "floats": moments.normalise(x["floats"])}
 
     def update_moments(self, moments: networks.Moments, obs: Any) -> networks.Moments:
         """Moments with a rollout's observations merged in."""
-        return moments.update(networks.features(self.env.observation_space, obs)) if self.normalises else moments
+        if not self.normalises:
+            return moments
+        x = self._features(obs)
+        return moments.update(x if self.torso is None else x["floats"])
 
     def act(
-        self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"]
-    ) -> tuple[Array, tuple[Array, Array]]:
+        self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"], carry: Any = ()
+    ) -> tuple[Array, tuple[Any, ...]]:
         """Action for the environment, and ``(raw action, head)`` from which the update recomputes its probability."""
-        head = self.head(params, self.inputs(moments, obs))
+        action, extras, _ = self.step(params, moments, obs, noise, carry)
+        return action, extras
+
+    def step(
+        self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"], carry: Any = ()
+    ) -> tuple[Array, tuple[Any, ...], Any]:
+        """:meth:`act` of a policy with memory: its extras end with the carry that was used, then comes the next one."""
+        z = self.follow(params, carry, self.inputs(moments, obs))
+        head = self.head(params, z, self.mask(obs))
         raw = sample(self.space, head, params["log_std"], noise)
-        return to_env(self.space, raw), (raw, head)
+        if not self.memory:
+            return to_env(self.space, raw), (raw, head), ()
+        return to_env(self.space, raw), (raw, head, carry), z
 
-    def head(self, params: Any, x: Float[Array, "*batch features"]) -> Array:
-        """Logits or means."""
-        return jnp.asarray(self.actor.apply(params["actor"], x))
+    def initial_carry(self, num_envs: int) -> Any:
+        """Hidden states at the start of an episode, ``()`` without memory."""
+        return tuple(jnp.zeros((num_envs, self.memory)) for _ in self.bodies) if self.memory else ()
 
-    def value(self, params: Any, x: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+    def latents(self, params: Any, x: Any, memory: recurrent.Memory | None = None) -> Any:
+        """``z`` of inputs ``[*batch, ...]``; with memory of sequences ``[time, sequences, ...]``."""
+        if not self.bodies:
+            return x
+        if memory is None:
+            return self._each(lambda body: self._encode(body, x), params)
+        unroll = lambda body, h: recurrent.gru_unroll(body["gru"], h[0], self._encode(body, x), memory.fresh)  # noqa: E731
+        return self._each(unroll, params, memory.carry)
+
+    def follow(self, params: Any, z: Any, x: Any) -> Any:
+        """``z`` one step later, where the networks read ``x``; without memory the same as ``latents(params, x)``."""
+        if not self.memory:
+            return self.latents(params, x)
+        return self._each(lambda body, h: recurrent.gru_step(body["gru"], h, self._encode(body, x)), params, z)
+
+    def mask(self, obs: Any) -> Any:
+        """Which actions are allowed, or None, see :func:`reward_design.agents.networks.action_mask`."""
+        return networks.action_mask(self.env.observation_space, obs)
+
+    def head(self, params: Any, z: Any, mask: Any = None) -> Array:
+        """Logits (very low for actions that ``mask`` does not allow) or means."""
+        return networks.masked(jnp.asarray(self.actor.apply(params["actor"], _part(z, 0))), mask)
+
+    def value(self, params: Any, z: Any) -> Float[Array, "*batch"]:
         """V(s)."""
-        return jnp.asarray(self.critic.apply(params["critic"], x))[..., 0]
+        return jnp.asarray(self.critic.apply(params["critic"], _part(z, 1)))[..., 0]
 
     def log_prob_entropy(self, params: Any, head: Array, raw: Array) -> tuple[Array, Array]:
         """Log pi(raw | s) and the policy's entropy, from the head's output."""
         return log_prob_entropy(self.space, head, params["log_std"], raw)
+
+    def _features(self, obs: Any) -> Any:
+        space = self.env.observation_space
+        return networks.features(space, obs) if self.torso is None else torsos.prepare(space, obs)
+
+    def _init_body(self, key: Any, x: Any) -> dict[str, Any]:
+        torso_key, gru_key = jax.random.split(key)
+        body = {} if self.torso is None else {"torso": self.torso.init(torso_key, x)}
+        if self.memory:
+            body["gru"] = recurrent.gru(gru_key, self._encode(body, x).shape[-1], self.memory)
+        return body
+
+    def _encode(self, body: Any, x: Any) -> Array:
+        return x if self.torso is None else jnp.asarray(self.torso.apply(body["torso"], x))
+
+    def _each(self, fn: Callable[..., Array], params: Any, *args: Any) -> tuple[Array, ...]:
+        """``fn`` of every body."""
+        return tuple(map(fn, (params["bodies"][name] for name in self.bodies), *args))
+
+
+def _part(z: Any, index: int) -> Any:
+    """What the actor (0) or the critic (1) reads."""
+    return z[min(index, len(z) - 1)] if isinstance(z, tuple) else z
 
 
 # --- action distributions: the head's output is logits (Discrete) or means (Box, with a learned log_std) ------------

@@ -71,11 +71,14 @@ class Agent:
         Config: frozen settings with ``total_timesteps``, ``gamma``, ``num_updates`` and ``steps_per_update``.
         init: ``(config, env, reward, key, reward_params) -> state``; ``reward_params`` None means the reward's own.
         update: ``(config, env, reward, state) -> (state, metrics)``, one iteration, metrics are scalars.
-        act: ``(config, env, state, obs, key, *, deterministic) -> action`` for batched observations.
+        act: ``(config, env, state, obs, key, *, deterministic) -> action`` for batched observations; an agent with
+            ``initial_carry`` also takes ``carry=`` and then returns ``(action, carry)``.
         improve: ``(config, env, reward, state, trajectory, extras) -> (state, metrics)``, the part of ``update`` after
             the collection, for environments on the host; None if the agent cannot train there.
-        host_policy: ``(config, env, state, *, deterministic) -> policy`` on the host, see
-            :data:`reward_design.agents.collector.HostPolicy`.
+        host_policy: ``(config, env, state, *, deterministic) -> policy`` on the host: a ``HostPolicy`` or
+            ``RecurrentPolicy`` of :mod:`reward_design.agents.collector`.
+        initial_carry: ``(config, env, num_envs) -> carry``, the policy's memory at the start of an episode: zeros, with
+            leaves ``[B, ...]``; None if no policy of the agent has memory.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Agent:
     act: Callable[..., Any]
     improve: Callable[..., tuple[Any, Mapping[str, Array]]] | None = None
     host_policy: Callable[..., Any] | None = None
+    initial_carry: Callable[..., Any] | None = None
 
 
 def train(
@@ -151,10 +155,14 @@ def _evaluate(
     policy_keys = jax.random.split(act_key, env.horizon)
     lanes = rollout.reset_lanes(env, reset_key, num_episodes, ())
 
-    def policy(obs: Any, act_key: Any) -> tuple[Any, tuple[()]]:
-        return agent.act(config, env, state, obs, act_key, deterministic=deterministic), ()
+    act = partial(agent.act, config, env, state, deterministic=deterministic)
 
-    _, trajectory, _ = rollout.collect(env, policy, lanes, env_key, policy_keys, env.horizon)
+    def policy(obs: Any, act_key: Any, carry: Any) -> tuple[Any, tuple[()], Any]:
+        action, carry = (act(obs, act_key), ()) if agent.initial_carry is None else act(obs, act_key, carry=carry)
+        return action, (), carry
+
+    carry = () if agent.initial_carry is None else agent.initial_carry(config, env, num_episodes)
+    _, _, trajectory, _ = rollout.collect_with_memory(env, policy, lanes, carry, env_key, policy_keys, env.horizon)
     done = trajectory.done
     first = (jnp.cumsum(done, axis=0) - done) == 0
     return {

@@ -1,6 +1,7 @@
 """Rollouts from gymnasium vector environments, in every autoreset mode."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,20 @@ from reward_design.envs.host import HostEnv, map_space, numeric_zeros
 
 HostPolicy = Callable[[Any, np.random.Generator], tuple[np.ndarray, Any]]
 """``(obs [B, ...], generator) -> (action [B, ...] for the environment, extras [B, ...])``, all NumPy."""
+
+
+@dataclass(frozen=True)
+class RecurrentPolicy:
+    """A policy with memory.
+
+    Attributes:
+        initial_carry: ``num_envs -> carry``, leaves ``[B, ...]``.
+        step: ``(obs, generator, carry, fresh) -> (action, extras, carry)``; where ``fresh [B]`` is true, an episode
+            begins with this observation and the carry is forgotten first.
+    """
+
+    initial_carry: Callable[[int], Any]
+    step: Callable[[Any, np.random.Generator, Any, np.ndarray], tuple[np.ndarray, Any, Any]]
 
 
 class Collector:
@@ -34,23 +49,33 @@ class Collector:
         self.envs, self.env, self.num_steps = envs, env, num_steps
         self.faults = 0
         self._parts = map_space(lambda part: part, env.observation_space)
-        self._ended = np.zeros(envs.num_envs, bool)
+        self._ended, self._fresh = np.zeros(envs.num_envs, bool), np.ones(envs.num_envs, bool)
+        self._carry: Any = None
         self.obs = self._as_obs(envs.reset(seed=seed)[0])
 
-    def collect(self, policy: HostPolicy, rng: np.random.Generator) -> tuple[Transition, Any]:
+    def collect(self, policy: HostPolicy | RecurrentPolicy, rng: np.random.Generator) -> tuple[Transition, Any]:
         """One rollout ``(trajectory, extras)``, in fresh arrays."""
         rows, extras = self._blank(), []
         for t in range(self.num_steps):
-            action, extra = policy(self.obs, rng)
+            action, extra = self._act(policy, rng)
             _write(rows.obs, t, self.obs)
             obs, reward, terminated, truncated, infos = self.envs.step(action)
             rows.mask[t] = ~self._ended
+            self._fresh = terminated | truncated | self._ended
             rows.action[t], rows.reward[t] = action, reward
             rows.terminated[t], rows.truncated[t] = terminated, truncated & ~terminated
             self.obs = self._as_obs(obs)
             self._finish(rows, t, terminated | truncated, infos)
             extras.append(extra)
         return rows, jax.tree.map(lambda *steps: np.stack(steps), *extras)
+
+    def _act(self, policy: HostPolicy | RecurrentPolicy, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+        if not isinstance(policy, RecurrentPolicy):
+            return policy(self.obs, rng)
+        if self._carry is None:
+            self._carry = policy.initial_carry(self.envs.num_envs)
+        action, extra, self._carry = policy.step(self.obs, rng, self._carry, self._fresh)
+        return action, extra
 
     def _finish(self, rows: Transition, t: int, ended: np.ndarray, infos: Mapping[str, Any]) -> None:
         """True successors and info of step ``t``, and what the autoreset mode asks for."""

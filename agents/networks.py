@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def orthogonal(scale: float) -> nn.initializers.Initializer:
@@ -53,28 +52,95 @@ class MLP(nn.Module):
         return nn.Dense(self.num_outputs, kernel_init=orthogonal(self.output_scale))(x)
 
 
-def features(space: spaces.Space, obs: Any) -> Float[Array, "*batch features"]:
+MASK_KEY = "action_mask"
+"""Key of a Dict observation that says which actions are allowed (1) and which are not (0)."""
+
+
+def features(space: spaces.Space, obs: Any, xp: Any = jnp) -> Any:
     """Flat float features of an observation: one-hot for discrete spaces, bytes scaled to [0, 1], dicts concatenated.
+
+    The key ``"action_mask"`` of a Dict is left out, see :func:`action_mask`.
 
     Args:
         space: the environment's observation space.
         obs: observations with any leading batch axes.
+        xp: ``jax.numpy``, or ``numpy`` for a few rows on the host.
+
+    Returns:
+        ``[*batch, features]`` float32, of ``xp``.
 
     Raises:
         TypeError: for a space that a network cannot read.
     """
-    if isinstance(space, spaces.Discrete):
-        return jax.nn.one_hot(obs - int(space.start), int(space.n))
-    if isinstance(space, spaces.MultiDiscrete):
-        parts = [jax.nn.one_hot(obs[..., i], int(n)) for i, n in enumerate(space.nvec)]
-        return jnp.concatenate(parts, axis=-1)
-    if isinstance(space, spaces.Box):
-        scale = 255.0 if space.dtype == np.uint8 else 1.0
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        scale = 255.0 if isinstance(space, spaces.Box) and space.dtype == np.uint8 else 1.0
         batch = obs.shape[: obs.ndim - len(space.shape)]
-        return obs.reshape(*batch, -1).astype(jnp.float32) / scale
+        return obs.reshape(*batch, -1).astype(xp.float32) / xp.float32(scale)
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(obs - int(space.start), int(space.n), xp)
+    if isinstance(space, spaces.MultiDiscrete):
+        return xp.concatenate([_one_hot(obs[..., i], int(n), xp) for i, n in enumerate(space.nvec)], axis=-1)
     if isinstance(space, spaces.Dict):
-        return jnp.concatenate([features(space[name], obs[name]) for name in sorted(space)], axis=-1)
+        parts = [features(space[name], obs[name], xp) for name in readable_keys(space)]
+        return xp.concatenate(parts, axis=-1)
     raise TypeError(f"a network cannot read observations from {type(space).__name__}; use Box, Discrete or Dict.")
+
+
+def readable_keys(space: Any) -> list[str]:
+    """The keys of a Dict observation that networks read, sorted.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    names = sorted(name for name in space if name != MASK_KEY)
+    if not names:
+        raise TypeError(f"a network needs an observation to read, got a Dict with the keys {sorted(space)}.")
+    return names
+
+
+def _one_hot(index: Any, num: int, xp: Any) -> Any:
+    return (index[..., None] == xp.arange(num).reshape((1,) * index.ndim + (num,))).astype(xp.float32)
+
+
+def action_mask(space: spaces.Space, obs: Any) -> Bool[Array | np.ndarray, "*batch actions"] | None:
+    """Which actions are allowed: the key ``"action_mask"`` of a Dict observation, None where there is none.
+
+    A row that allows nothing (of an observation in which nothing is decided) allows everything.
+
+    Args:
+        space: the environment's observation space.
+        obs: observations with any leading batch axes, JAX or NumPy.
+
+    Example:
+        >>> import numpy as np
+        >>> from gymnasium import spaces
+        >>> from reward_design.agents.networks import action_mask
+        >>> space = spaces.Dict({"x": spaces.Discrete(2), "action_mask": spaces.MultiBinary(2)})
+        >>> action_mask(space, {"x": np.array([0, 1]), "action_mask": np.array([[0, 1], [0, 0]])}).tolist()
+        [[False, True], [True, True]]
+    """
+    if not isinstance(space, spaces.Dict) or MASK_KEY not in space.spaces:
+        return None
+    allowed = obs[MASK_KEY] != 0
+    return allowed | ~allowed.any(axis=-1, keepdims=True)
+
+
+def masked(logits: Any, mask: Any, xp: Any = jnp) -> Any:
+    """Logits with those of actions that are not allowed at -1e9: probability 0, and finite gradients."""
+    return logits if mask is None else xp.where(mask, logits, xp.float32(-1e9))
+
+
+def check_action_mask(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """Refuse a mask that does not fit the actions.
+
+    Raises:
+        TypeError: unless actions are Discrete and the mask has one entry for each.
+    """
+    if not isinstance(observation_space, spaces.Dict) or MASK_KEY not in observation_space.spaces:
+        return
+    shape = observation_space[MASK_KEY].shape
+    if not isinstance(action_space, spaces.Discrete) or shape != (int(action_space.n),):
+        raise TypeError(f"{MASK_KEY!r} needs Discrete actions and one entry for each, got {shape} for {action_space}.")
 
 
 class Moments(NamedTuple):

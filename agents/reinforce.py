@@ -218,7 +218,7 @@ def _loss(
     mean = lambda values: jnp.sum(values * mask) / mask.sum()  # noqa: E731
     baseline = {"value": jax.lax.stop_gradient(value), "mean": mean(target), "none": 0.0}[config.baseline]
     weight = config.gamma ** _time_in_episode(trajectory.done) if config.discount_states else 1.0
-    log_prob, entropy = network.log_prob_entropy(params, network.head(params, x), raw)
+    log_prob, entropy = network.log_prob_entropy(params, network.head(params, x, network.mask(trajectory.obs)), raw)
     policy_loss = -mean(weight * log_prob * (target - baseline))
     value_loss = 0.5 * mean(jnp.square(value - target)) if config.baseline == "value" else jnp.float32(0.0)
     coef = base.linear(config.entropy_coef, config.entropy_coef_end, state.num_updates, config.num_updates)

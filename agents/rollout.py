@@ -58,23 +58,43 @@ def collect(
     Returns:
         The new lanes, a trajectory ``[T, B]`` with true successor observations, and the policy's extras.
     """
+
+    def without_memory(obs: Any, noise: Any, carry: Any) -> tuple[Any, Any, Any]:
+        return *policy(obs, noise), carry
+
+    return collect_with_memory(env, without_memory, lanes, (), key, noise, num_steps)[1:]
+
+
+def collect_with_memory(
+    env: FunctionalEnv,
+    policy: Callable[[Any, Any, Any], tuple[Any, Any, Any]],
+    lanes: Lanes,
+    carry: Any,
+    key: Any,
+    noise: Any,
+    num_steps: int,
+) -> tuple[Any, Lanes, Transition, Any]:
+    """:func:`collect` with a policy ``(obs, noise, carry) -> (action, extras, carry)``, leaves ``[B, ...]``.
+
+    The carry of a lane whose episode ends becomes zero. Returns the last carry first.
+    """
     num_envs = lanes.sums["length"].shape[0]
     keys = jax.random.split(key, (2, num_steps, num_envs))
     starts = jax.vmap(jax.vmap(env.reset))(keys[0])
 
-    def step(carry: Any, xs: Any) -> tuple[Any, Any]:
-        obs, env_state = carry
+    def step(state: Any, xs: Any) -> tuple[Any, Any]:
+        obs, env_state, carry = state
         step_keys, (start_obs, start_state), step_noise = xs
-        action, extras = policy(obs, step_noise)
+        action, extras, carry = policy(obs, step_noise, carry)
         next_obs, env_state, reward, terminated, truncated, info = jax.vmap(env.step)(step_keys, env_state, action)
         done = terminated | truncated
         transition = Transition(obs, action, next_obs, reward, terminated, truncated, (), info)
-        carry = select_lanes(done, (start_obs, start_state), (next_obs, env_state))
-        return carry, (transition, extras)
+        start = (start_obs, start_state, jax.tree.map(jnp.zeros_like, carry))
+        return select_lanes(done, start, (next_obs, env_state, carry)), (transition, extras)
 
-    carry, (trajectory, extras) = jax.lax.scan(step, (lanes.obs, lanes.env_state), (keys[1], starts, noise))
+    state, (trajectory, extras) = jax.lax.scan(step, (lanes.obs, lanes.env_state, carry), (keys[1], starts, noise))
     trajectory = trajectory._replace(mask=jnp.ones((num_steps, num_envs), bool))  # a constant, so masking costs nothing
-    return lanes._replace(obs=carry[0], env_state=carry[1]), trajectory, extras
+    return state[2], lanes._replace(obs=state[0], env_state=state[1]), trajectory, extras
 
 
 def episode_metrics(

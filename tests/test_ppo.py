@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 import reward_design as rd
-from reward_design.agents import evaluate, ppo, reinforce
+from reward_design.agents import evaluate, ppo, ppo_update, reinforce
 from reward_design.agents.networks import orthogonal
 from reward_design.envs import task
 from tests.agent_envs import Counter, Target
@@ -136,10 +136,10 @@ def test_loss_equals_the_formula_in_numpy():
     rows = 16
     x, adv, target = rng.normal(size=(rows, 2)), rng.normal(size=rows), rng.normal(size=rows)
     action, old = rng.integers(0, 2, rows), np.log(rng.uniform(0.2, 0.8, rows))
-    batch = ppo.Batch(*(jnp.asarray(v, dtype) for v, dtype in [
+    batch = ppo_update.Batch(*(jnp.asarray(v, dtype) for v, dtype in [
         (x, "float32"), (action, "int32"), (old, "float32"), (np.zeros(rows), "float32"), (adv, "float32"),
         (target, "float32")]))  # fmt: skip
-    loss, parts = ppo._loss(SMALL, ENV, 0.01, state.params, batch)
+    loss, parts = ppo_update.loss(SMALL, ppo._network(SMALL, ENV), 0.01, state.params, batch)
 
     def dense(layer, z):
         return z @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
