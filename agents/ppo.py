@@ -201,8 +201,10 @@ def act(
     return _network(config, env).act(state.params, state.moments, obs, noise)[0]
 
 
-def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> HostPolicy:
-    """The policy of ``state`` for environments on the host."""
+def host_policy(
+    config: Config, env: FunctionalEnv | HostEnv, state: TrainState, *, deterministic: bool = False
+) -> HostPolicy:
+    """The policy of ``state`` for observations on the host."""
     return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
 
 

@@ -1,0 +1,149 @@
+"""Trained policies as functions of an observation."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from reward_design.agents import base
+from reward_design.agents.collector import HostPolicy
+from reward_design.combinators import environment_reward
+from reward_design.envs.base import FunctionalEnv, Task, example_transition
+from reward_design.envs.host import HostEnv, map_space
+
+
+class Policy:
+    """A trained policy: NumPy observations in, NumPy actions out, one at a time or batched.
+
+    Args:
+        agent: the agent that learned it.
+        config: its settings.
+        env: where it acts.
+        state: state of one run, or the part of it that the agent acts from.
+        task: the task of ``env``, if there is one.
+        deterministic: the mode of the policy instead of samples.
+        seed: of the samples.
+
+    Example:
+        >>> import jax, reward_design as rd
+        >>> from reward_design.agents import Policy, agent, ppo
+        >>> from reward_design.envs import task
+        >>> chain, config = task("chain"), ppo.Config(total_timesteps=256, num_envs=4)
+        >>> result = ppo.train(config, chain, rd.environment_reward(), jax.random.key(0))
+        >>> policy = Policy(agent("ppo"), config, chain.env, result.state)
+        >>> int(policy(3)) in (0, 1), policy(np.array([3, 4])).shape
+        (True, (2,))
+    """
+
+    def __init__(
+        self,
+        agent: base.Agent,
+        config: Any,
+        env: FunctionalEnv | HostEnv,
+        state: Any,
+        *,
+        task: Task | None = None,
+        deterministic: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.agent, self.config, self.env, self.state, self.task = agent, config, env, state, task
+        self.deterministic = deterministic
+        self._ranks = map_space(lambda part: len(part.shape or ()), env.observation_space)
+        self._acting: dict[bool, HostPolicy] = {}
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start new episodes; ``seed`` also starts the samples anew."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+
+    def __call__(self, obs: Any, *, deterministic: bool | None = None) -> Any:
+        """The action for an observation, or actions for a batch of them.
+
+        Args:
+            obs: as the environment gives it, or with one leading batch axis.
+            deterministic: the mode instead of a sample, where it is to differ from the policy's own.
+
+        Returns:
+            Action in the environment's action space, with the same leading axis.
+
+        Raises:
+            ValueError: if the observation does not have the shape of the environment's.
+        """
+        obs, single = self._batched(obs)
+        mode = self.deterministic if deterministic is None else deterministic
+        if mode not in self._acting:
+            self._acting[mode] = acting(self.agent, self.config, self.env, self.state, deterministic=mode)
+        action = np.asarray(self._acting[mode](obs, self._rng)[0], self.env.action_space.dtype)
+        return action[0] if single else action
+
+    def _batched(self, obs: Any) -> tuple[Any, bool]:
+        """``(obs [B, ...], whether it came without that axis)``."""
+        parts = _arrays(self._ranks, obs, self.env)
+        extra = {np.ndim(x) - rank for x, rank in zip(jax.tree.leaves(parts), jax.tree.leaves(self._ranks))}
+        if extra not in ({0}, {1}):
+            shapes = [np.shape(x) for x in jax.tree.leaves(parts)]
+            raise ValueError(
+                f"the policy for {self.env.name!r} expects observations of {self.env.observation_space}, or a batch of "
+                f"them with one axis in front, got shape {shapes[0] if len(shapes) == 1 else shapes}."
+            )
+        return (jax.tree.map(lambda x: x[None], parts), True) if extra == {0} else (parts, False)
+
+
+def acting(
+    agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv, state: Any, *, deterministic: bool
+) -> HostPolicy:
+    """The policy of a state for observations on the host, for every agent: in NumPy where it has that, or jitted."""
+    if agent.host_policy is not None:
+        return agent.host_policy(config, env, state, deterministic=deterministic)
+
+    def jitted(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+        key = jax.random.key(int(rng.integers(2**31)))
+        return jax.device_get(_act(agent, env, deterministic, config, state, obs, key)), ()
+
+    return jitted
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _act(
+    agent: base.Agent,
+    env: FunctionalEnv | HostEnv,
+    deterministic: bool,
+    config: Any,
+    state: Any,
+    obs: Any,
+    key: Any,
+) -> Any:
+    return agent.act(config, env, state, obs, key, deterministic=deterministic)
+
+
+def abstract_state(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> Any:
+    """Shapes of a state; what a reward has in it is left to the reward."""
+    reward = environment_reward()
+    return jax.eval_shape(lambda key: agent.init(config, env, reward, key, None), jax.random.key(0))
+
+
+def acted_from(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> list[str]:
+    """Names of the fields of the state that ``agent.act`` reads, and ``num_updates``."""
+    state, example = abstract_state(agent, config, env), example_transition(env)
+    act = partial(agent.act, config, env)
+    jaxpr = jax.make_jaxpr(act)(state, example.obs, jax.random.key(0)).jaxpr
+    used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
+    used |= {id(variable) for variable in jaxpr.outvars}
+    inputs = jaxpr.invars[: len(jax.tree.leaves(state))]
+    read = jax.tree.unflatten(jax.tree.structure(state), [id(variable) in used for variable in inputs])
+    return [name for name in state._fields if name == "num_updates" or any(jax.tree.leaves(getattr(read, name)))]
+
+
+def _arrays(parts: Any, obs: Any, env: FunctionalEnv | HostEnv) -> Any:
+    """The numeric parts of an observation as arrays."""
+    if isinstance(parts, dict):
+        missing = [name for name in parts if not isinstance(obs, Mapping) or name not in obs]
+        if missing:
+            raise ValueError(f"the policy for {env.name!r} needs {missing[0]!r} in its observations, got {type(obs)}.")
+        return {name: _arrays(part, obs[name], env) for name, part in parts.items()}
+    if isinstance(parts, tuple):
+        return tuple(_arrays(part, value, env) for part, value in zip(parts, obs, strict=True))
+    return np.asarray(obs)
