@@ -1,6 +1,5 @@
 """Trained policies as functions of an observation."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from reward_design.agents import base
 from reward_design.agents.collector import HostPolicy
 from reward_design.combinators import environment_reward
 from reward_design.envs.base import FunctionalEnv, Task, example_transition
-from reward_design.envs.host import HostEnv, map_space
+from reward_design.envs.host import HostEnv, map_space, numeric_parts
 
 
 class Policy:
@@ -81,7 +80,13 @@ class Policy:
 
     def _batched(self, obs: Any) -> tuple[Any, bool]:
         """``(obs [B, ...], whether it came without that axis)``."""
-        parts = _arrays(self._ranks, obs, self.env)
+        try:
+            parts = numeric_parts(self.env.observation_space, obs)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"the policy for {self.env.name!r} expects observations of {self.env.observation_space}, and found no "
+                f"{error} in what it got."
+            ) from None
         extra = {np.ndim(x) - rank for x, rank in zip(jax.tree.leaves(parts), jax.tree.leaves(self._ranks))}
         if extra not in ({0}, {1}):
             shapes = [np.shape(x) for x in jax.tree.leaves(parts)]
@@ -135,15 +140,3 @@ def acted_from(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> 
     inputs = jaxpr.invars[: len(jax.tree.leaves(state))]
     read = jax.tree.unflatten(jax.tree.structure(state), [id(variable) in used for variable in inputs])
     return [name for name in state._fields if name == "num_updates" or any(jax.tree.leaves(getattr(read, name)))]
-
-
-def _arrays(parts: Any, obs: Any, env: FunctionalEnv | HostEnv) -> Any:
-    """The numeric parts of an observation as arrays."""
-    if isinstance(parts, dict):
-        missing = [name for name in parts if not isinstance(obs, Mapping) or name not in obs]
-        if missing:
-            raise ValueError(f"the policy for {env.name!r} needs {missing[0]!r} in its observations, got {type(obs)}.")
-        return {name: _arrays(part, obs[name], env) for name, part in parts.items()}
-    if isinstance(parts, tuple):
-        return tuple(_arrays(part, value, env) for part, value in zip(parts, obs, strict=True))
-    return np.asarray(obs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 
 import reward_design
@@ -126,14 +127,33 @@ def is_policy(path: str | os.PathLike[str]) -> bool:
 # --- what runs of `train` use as well -------------------------------------------------------------------------------
 
 
-def restored(folder: str | os.PathLike[str], agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> Any:
+def restored(
+    folder: str | os.PathLike[str],
+    agent: base.Agent,
+    config: Any,
+    env: FunctionalEnv | HostEnv,
+    *,
+    seed_axis: bool = False,
+) -> Any:
     """What an agent acts from, read from a checkpoint; all other fields of its state are None.
+
+    Args:
+        folder: where the checkpoints live.
+        agent: the agent.
+        config: its settings.
+        env: where it acts.
+        seed_axis: the checkpoint has a leading axis of seeds; the first is taken.
 
     Raises:
         ValueError: if it does not fit the environment and the settings.
     """
     like = abstract_state(agent, config, env)
-    found = checkpoint.restore_part(folder, {name: getattr(like, name) for name in acted_from(agent, config, env)})
+    wanted = {name: getattr(like, name) for name in acted_from(agent, config, env)}
+    if seed_axis:
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), wanted)
+    found = checkpoint.restore_part(folder, wanted)
+    if seed_axis:
+        found = jax.tree.map(lambda x: x[0], found)
     return like._replace(**{name: found.get(name) for name in like._fields})
 
 

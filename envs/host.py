@@ -124,6 +124,19 @@ def map_space(fn: Callable[[spaces.Space], Any], space: spaces.Space) -> Any:
     raise TypeError(f"expected a space of numbers, got {space}; leave that part out or encode it as an array.")
 
 
+def numeric_parts(space: spaces.Space, obs: Any) -> Any:
+    """The numeric parts of an observation as arrays, in the structure of its space; entries that it lacks are errors.
+
+    Raises:
+        KeyError: naming the entry.
+    """
+    if isinstance(space, spaces.Dict):
+        return {name: numeric_parts(part, obs[name]) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(numeric_parts(part, value) for part, value in zip(space, obs, strict=True))
+    return np.asarray(obs)
+
+
 def device_dtype(dtype: DTypeLike) -> np.dtype:
     """The dtype that JAX gives an array: 64-bit numbers become 32-bit ones."""
     dtype = np.dtype(dtype)
