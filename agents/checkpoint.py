@@ -101,11 +101,13 @@ def restore_part(folder: str | os.PathLike[str], like: Mapping[str, Any]) -> dic
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
     part = ocp.args.PyTreeRestore(item=shapes, restore_args=as_numpy, partial_restore=True)
     found = _read(folder, saved.step, "state", part)
-    for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(shapes)):
-        if leaf.shape != wanted.shape or leaf.dtype != wanted.dtype:
+    for (path, wanted), leaf in zip(jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(found), strict=True):
+        where = jax.tree_util.keystr(path, simple=True, separator=".")
+        has = f"{leaf.dtype}{list(leaf.shape)}" if isinstance(leaf, np.ndarray) else "nothing"
+        if has != f"{wanted.dtype}{list(wanted.shape)}":
             raise ValueError(
-                f"the checkpoint in {folder} has an array {leaf.dtype}{list(leaf.shape)} where "
-                f"{wanted.dtype}{list(wanted.shape)} was expected; the environment or the settings have changed."
+                f"the checkpoint in {folder} has {has} where {wanted.dtype}{list(wanted.shape)} was expected, in "
+                f"{where}; the environment or the settings have changed."
             )
     return _rewrap(found, dict(like))
 

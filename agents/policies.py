@@ -131,12 +131,33 @@ def abstract_state(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv)
 
 
 def acted_from(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> list[str]:
-    """Names of the fields of the state that ``agent.act`` reads, and ``num_updates``."""
-    state, example = abstract_state(agent, config, env), example_transition(env)
-    act = partial(agent.act, config, env)
-    jaxpr = jax.make_jaxpr(act)(state, example.obs, jax.random.key(0)).jaxpr
-    used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
-    used |= {id(variable) for variable in jaxpr.outvars}
-    inputs = jaxpr.invars[: len(jax.tree.leaves(state))]
-    read = jax.tree.unflatten(jax.tree.structure(state), [id(variable) in used for variable in inputs])
-    return [name for name in state._fields if name == "num_updates" or any(jax.tree.leaves(getattr(read, name)))]
+    """Names of the fields of the state that ``agent.act`` and ``agent.host_policy`` read, and ``num_updates``."""
+    state, seen = abstract_state(agent, config, env), {"num_updates"}
+
+    def act(fields: Any, obs: Any, key: Any) -> Any:
+        return agent.act(config, env, _watched(state, fields, seen), obs, key)
+
+    jax.eval_shape(act, tuple(state), example_transition(env).obs, jax.random.key(0))
+    if agent.host_policy is not None:
+        zeros = _watched(state, jax.tree.map(_zeros, tuple(state)), seen)
+        agent.host_policy(config, env, zeros, deterministic=True)
+    return [name for name in state._fields if name in seen]
+
+
+def _watched(state: Any, fields: Any, seen: set[str]) -> Any:
+    """A state of ``fields`` that notes which of them are read."""
+
+    class Watched(type(state)):
+        def __getattribute__(self, name: str) -> Any:
+            if name in state._fields:
+                seen.add(name)
+            return super().__getattribute__(name)
+
+    return Watched(*fields)
+
+
+def _zeros(x: Any) -> Any:
+    """Zeros that take no memory, whatever their shape."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
+    return np.broadcast_to(np.zeros((), x.dtype), x.shape)

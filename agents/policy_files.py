@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import reward_design
@@ -18,7 +19,7 @@ from reward_design.agents.host import described
 from reward_design.agents.policies import Policy, abstract_state, acted_from
 from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.gymnasium_view import GymnasiumView
-from reward_design.envs.host import HostEnv
+from reward_design.envs.host import HostEnv, SpacesOnly
 
 FORMAT = 1
 """Of the files; a later one is refused."""
@@ -151,9 +152,7 @@ def restored(
     wanted = {name: getattr(like, name) for name in acted_from(agent, config, env)}
     if seed_axis:
         wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), wanted)
-    found = checkpoint.restore_part(folder, wanted)
-    if seed_axis:
-        found = jax.tree.map(lambda x: x[0], found)
+    found = jax.tree.map(lambda x: jnp.asarray(x[0] if seed_axis else x), checkpoint.restore_part(folder, wanted))
     return like._replace(**{name: found.get(name) for name in like._fields})
 
 
@@ -285,8 +284,10 @@ def _known(env: Any) -> tuple[FunctionalEnv | HostEnv, Task | None]:
         return env, None
     if isinstance(env, gymnasium.Env) and isinstance(env.unwrapped, GymnasiumView):
         return env.unwrapped.env, None
-    if isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv)):
-        return described(env), None  # pyright: ignore[reportArgumentType]
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return described(env), None
+    if isinstance(env, gymnasium.Env):
+        return SpacesOnly(env), None
     raise TypeError(f"expected a task or an environment, got {type(env).__name__}.")
 
 

@@ -16,11 +16,13 @@ from reward_design.envs.rendering import (
     PAPER,
     RED,
     Canvas,
+    Number,
     Picture,
+    Point,
 )
 
 
-def cartpole(x: float, theta: float, *, limit: float, length: float) -> Picture:
+def cartpole(x: Number, theta: Number, *, limit: Number, length: Number) -> Picture:
     """The cart between the two places where it must not go, its pole as long as it is."""
     canvas = Canvas((480, 320), (-3.0, -1.0, 3.0, 3.0))
     scale = 1.6 / (2 * length)  # the pole is drawn larger than the rail
@@ -34,7 +36,7 @@ def cartpole(x: float, theta: float, *, limit: float, length: float) -> Picture:
     return canvas.picture()
 
 
-def mountain_car(position: float, *, low: float, high: float, goal: float) -> Picture:
+def mountain_car(position: Number, *, low: Number, high: Number, goal: Number) -> Picture:
     """The hill, the flag and the car, tilted as the ground is."""
     canvas = Canvas((480, 320), (low, -0.15, high, 1.35))
     xs = np.linspace(low, high, 121)
@@ -46,7 +48,7 @@ def mountain_car(position: float, *, low: float, high: float, goal: float) -> Pi
     canvas.polygon([(goal, top), (goal - 0.1, top - 0.04), (goal, top - 0.08)], GREEN)
     slope = math.atan2(1.35 * math.cos(3 * position) * 320 / 1.5, 480 / (high - low))
 
-    def along(forward: float, up: float) -> tuple[float, float]:
+    def along(forward: Number, up: Number) -> Point:
         """Pixels ahead of the car and above the ground, in the world."""
         right = forward * math.cos(slope) - up * math.sin(slope)
         above = forward * math.sin(slope) + up * math.cos(slope)
@@ -58,11 +60,11 @@ def mountain_car(position: float, *, low: float, high: float, goal: float) -> Pi
     return canvas.picture()
 
 
-def _hill(x: float) -> float:
+def _hill(x: Number) -> float:
     return 0.45 * math.sin(3 * float(x)) + 0.55
 
 
-def pendulum(cos: float, sin: float, speed: float, *, max_speed: float) -> Picture:
+def pendulum(cos: Number, sin: Number, speed: Number, *, max_speed: Number) -> Picture:
     """The rod, upright at the top, and an arc that tells its speed."""
     canvas = Canvas((320, 320), (-1.4, -1.4, 1.4, 1.4))
     canvas.line([(0, 1.08), (0, 1.22)], GREEN, 4)
@@ -74,7 +76,7 @@ def pendulum(cos: float, sin: float, speed: float, *, max_speed: float) -> Pictu
     return canvas.picture()
 
 
-def acrobot(theta1: float, theta2: float) -> Picture:
+def acrobot(theta1: Number, theta2: Number) -> Picture:
     """Two links under a hinge, and the line that the tip has to pass."""
     canvas = Canvas((360, 360), (-2.3, -2.3, 2.3, 2.3))
     canvas.line([(-2.3, 1), (2.3, 1)], GREEN, 2)
@@ -88,7 +90,7 @@ def acrobot(theta1: float, theta2: float) -> Picture:
 
 
 def point_maze(
-    position: Any, velocity: Any, *, walls: np.ndarray, starts: np.ndarray, goal: tuple[float, float], radius: float
+    position: Any, velocity: Any, *, walls: np.ndarray, starts: np.ndarray, goal: Point, radius: Number
 ) -> Picture:
     """The maze from above with the point, the way it is going, and the goal; rows count downwards."""
     rows, columns = walls.shape

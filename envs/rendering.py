@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-Point = tuple[float, float]
+Number = int | float | np.number
+Point = tuple[Number, Number]
 Picture = UInt8[np.ndarray, "height width 3"]
 
 PAPER, INK, GREY, LIGHT = "#fbfaf6", "#27313d", "#9aa4b0", "#dfe3e8"
@@ -24,7 +25,7 @@ class Canvas:
         background: colour.
     """
 
-    def __init__(self, size: tuple[int, int], world: tuple[float, float, float, float], background: str = PAPER):
+    def __init__(self, size: tuple[int, int], world: tuple[Number, Number, Number, Number], background: str = PAPER):
         from PIL import Image, ImageDraw
 
         self.size = size
@@ -38,29 +39,30 @@ class Canvas:
         """Filled polygon."""
         self._draw.polygon([self._at(p) for p in points], fill=colour)
 
-    def box(self, corner: Point, opposite: Point, colour: str, *, radius: float = 0.0) -> None:
+    def box(self, corner: Point, opposite: Point, colour: str, *, radius: Number = 0) -> None:
         """Filled rectangle with rounded corners; ``radius`` in world units."""
         (x0, y0), (x1, y1) = self._at(corner), self._at(opposite)
-        area = (min(x0, x1), min(y0, y1), max(x0, x1) - 1, max(y0, y1) - 1)
+        left, upper = min(x0, x1), min(y0, y1)
+        area = (left, upper, max(left, x0 - 1, x1 - 1), max(upper, y0 - 1, y1 - 1))
         self._draw.rounded_rectangle(area, radius * abs(self._scale[0]), fill=colour)
 
-    def line(self, points: Sequence[Point], colour: str, width: float) -> None:
+    def line(self, points: Sequence[Point], colour: str, width: Number) -> None:
         """Connected segments; ``width`` in pixels of the picture."""
         self._draw.line([self._at(p) for p in points], fill=colour, width=round(width * SMOOTH), joint="curve")
 
-    def rod(self, start: Point, end: Point, colour: str, width: float) -> None:
+    def rod(self, start: Point, end: Point, colour: str, width: Number) -> None:
         """Thick line with round ends."""
         self.line([start, end], colour, width)
         for centre in (start, end):
             self.dot(centre, colour, width / 2)
 
-    def dot(self, centre: Point, colour: str, radius: float) -> None:
+    def dot(self, centre: Point, colour: str, radius: Number) -> None:
         """Filled circle; ``radius`` in pixels of the picture."""
         x, y = self._at(centre)
         r = radius * SMOOTH
         self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
-    def text(self, where: Point, words: str, colour: str = INK, size: float = 14, anchor: str = "mm") -> None:
+    def text(self, where: Point, words: str, colour: str = INK, size: Number = 14, anchor: str = "mm") -> None:
         """Words around a point; ``anchor`` as in Pillow (``mm`` centred, ``lm`` from the left)."""
         self._draw.text(self._at(where), words, fill=colour, font=font(size * SMOOTH), anchor=anchor)
 
@@ -75,7 +77,7 @@ class Canvas:
         return float(x), float(y)
 
 
-def font(size: float) -> Any:
+def font(size: Number) -> Any:
     """The font that comes with Pillow."""
     from PIL import ImageFont
 

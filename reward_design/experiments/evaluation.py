@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from reward_design import envs
@@ -16,7 +15,7 @@ from reward_design.agents.policies import Policy
 from reward_design.combinators import freeze_running
 from reward_design.core import Output, Params, Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
-from reward_design.envs.host import HostEnv
+from reward_design.envs.host import HostEnv, device_dtype
 from reward_design.experiments import designs
 from reward_design.experiments.runs import Run
 from reward_design.experiments.statistics import Estimate, bootstrap
@@ -105,7 +104,7 @@ def evaluate(
             act = Policy(act.agent, act.config, act.env, act.state, deterministic=deterministic, seed=seed + first)
         rows = play_lanes(task.env, act, lanes, seed + first)
         parts.append(judge(task.env, rows, None if scorer is None else scorer(rows)))
-    return Evaluation(*[None if values is None else values[:episodes] for values in joined(parts)])
+    return Evaluation._make(None if values is None else values[:episodes] for values in joined(parts))
 
 
 def judge(env: FunctionalEnv | HostEnv, rows: Transition, output: Output | None) -> Evaluation:
@@ -211,10 +210,9 @@ def with_next_action(rows: Transition, act: Callable[[Any], Any]) -> Transition:
 def _device_steps(env: FunctionalEnv, act: Callable[[Any], Any], lanes: int, seed: int) -> Any:
     key = jax.random.key(seed)
     obs, state = jax.device_get(_reset(env, lanes, key))
-    dtype = env.action_space.dtype
-    narrow = jnp.result_type(dtype)
+    dtype = device_dtype(env.action_space.dtype or np.float32)
     for time in range(MAX_STEPS):
-        action = np.asarray(act(obs), dtype).astype(narrow)
+        action = np.asarray(act(obs)).astype(dtype)
         state, outcome = _step(env, key, time, state, action)
         next_obs, reward, terminated, truncated, info = jax.device_get(outcome)
         yield Transition(obs, action, next_obs, reward, terminated, truncated, (), info)

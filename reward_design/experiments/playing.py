@@ -29,7 +29,7 @@ def play(
     seed: int = 0,
     deterministic: bool = True,
     video: str | os.PathLike[str] | None = None,
-    fps: float | None = None,
+    fps: int | float | None = None,
     terminal: bool = False,
     console: Console | None = None,
 ) -> Evaluation:

@@ -141,7 +141,7 @@ class Terminal(Screen):
 
 
 def screen_for(
-    task: Task, path: str | os.PathLike[str] | None, fps: float | None, terminal: bool, console: Console
+    task: Task, path: str | os.PathLike[str] | None, fps: int | float | None, terminal: bool, console: Console
 ) -> Screen:
     """Where frames of a task go; nowhere, with a sentence, if a video was asked for and nothing can be drawn.
 
@@ -157,9 +157,9 @@ def screen_for(
     if terminal:
         if "ansi" not in modes:
             raise ValueError(f"task {task.name!r} has no pictures in text (render modes: {modes}); make a video.")
-        return Terminal(fps or TERMINAL_FPS, console)
+        return Terminal(float(fps or TERMINAL_FPS), console)
     assert path is not None
-    screen = Video(Path(path), fps or usual, console)
+    screen = Video(Path(path), float(fps or usual), console)
     if "rgb_array" not in modes:
         problem = f"task {task.name!r} has no pictures (render modes: {modes})."
     if problem is None:
