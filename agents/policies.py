@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from reward_design.agents import base
@@ -158,6 +159,6 @@ def _watched(state: Any, fields: Any, seen: set[str]) -> Any:
 
 def _zeros(x: Any) -> Any:
     """Zeros that take no memory, whatever their shape."""
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.key(0)
     return np.broadcast_to(np.zeros((), x.dtype), x.shape)

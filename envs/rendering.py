@@ -81,7 +81,7 @@ def font(size: Number) -> Any:
     """The font that comes with Pillow."""
     from PIL import ImageFont
 
-    return ImageFont.load_default(size)
+    return ImageFont.load_default(float(size))
 
 
 def numbers(obs: Any) -> Picture:

@@ -62,6 +62,7 @@ def test_returns_of_known_episodes():
     phi = np.array([float(chain.potential(np.int32(s))) for s in range(20)])
     phi[19] = 0.0  # terminal
     shaping = sum(chain.gamma * phi[s + 1] - phi[s] for s in range(19))
+    assert played.shaped_return is not None
     np.testing.assert_allclose(played.shaped_return, 1 + shaping, rtol=1e-5)
     assert played.true_return.tolist() == [1.0] * 3
     assert played.length.tolist() == [19.0] * 3
@@ -151,7 +152,7 @@ def test_estimates_have_intervals():
 def test_a_task_without_a_time_limit_is_cut(monkeypatch):
     for module in ("evaluation", "playing"):
         monkeypatch.setattr(f"reward_design.experiments.{module}.MAX_STEPS", 20)
-    gymnasium.register("EndlessPlay-v0", entry_point=Endless)
+    gymnasium.register("EndlessPlay-v0", entry_point=lambda **_: Endless())
     endless = task_from_gymnasium("EndlessPlay-v0")
     assert endless.horizon == 0
     assert evaluate(right, task=endless, episodes=2).length.tolist() == [20.0, 20.0]
@@ -160,9 +161,6 @@ def test_a_task_without_a_time_limit_is_cut(monkeypatch):
 
 class Endless(gymnasium.Env):
     """Nothing ends."""
-
-    def __init__(self, render_mode=None):
-        pass
 
     observation_space = gymnasium.spaces.Box(-1, 1, (1,))
     action_space = gymnasium.spaces.Discrete(2)
@@ -232,7 +230,7 @@ def test_frames_have_one_even_size(tmp_path):
     for side in (31, 31, 17, 90):
         writer.add(framing(np.full((side, side, 3), 200, np.uint8), ("a", "b")))
     writer.close()
-    assert decoded(tmp_path / "x.mp4")[0].shape == (4, 386, 360, 3)  # 11 x 31 + 46 and one to be even, and 360
+    assert decoded(tmp_path / "x.mp4")[0].shape == (4, 388, 360, 3)  # 11 x 31 + 46, and one to be even
 
 
 def test_a_disk_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
@@ -310,10 +308,10 @@ def test_what_cannot_be_drawn_is_played_all_the_same(tmp_path, monkeypatch, caps
     printed = capsys.readouterr()
     assert printed.err == "no video: drawing failed with ZeroDivisionError: division by zero\n"
     assert len(printed.out.splitlines()) == 4
-    gymnasium.register("EndlessPlay-v1", entry_point=Endless, max_episode_steps=5)
+    gymnasium.register("EndlessPlay-v1", entry_point=lambda **_: Endless(), max_episode_steps=5)
     played = play(task="gymnasium/EndlessPlay-v1", episodes=1, video=tmp_path / "y.gif", console=_quiet())
     assert played.length.tolist() == [5.0]
-    assert "has no pictures (render modes: [])" in capsys.readouterr().err
+    assert "has no pictures (render mode 'rgb_array')" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

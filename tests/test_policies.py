@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import gymnasium
 import jax
@@ -16,7 +17,7 @@ from reward_design.agents.policies import acted_from
 from reward_design.envs import recipe, task, task_from_gymnasium
 from reward_design.experiments import load_run, single
 
-SMALL = {"num_envs": 4, "num_steps": 32, "total_timesteps": 256}
+SMALL: dict[str, Any] = {"num_envs": 4, "num_steps": 32, "total_timesteps": 256}
 PPO = ppo.Config(**SMALL, num_epochs=1, hidden=(8,))
 QUIET = Console(quiet=True)
 
@@ -93,7 +94,7 @@ def test_single_and_batched_observations(saved):
     assert together.shape == (64,)
     assert [int(policy(row)) for row in obs] == together.tolist()
     assert task("cartpole").env.action_space.contains(policy(obs[0]))
-    assert policy(obs[0].tolist()) == policy(obs[0])
+    assert policy(list(obs[0])) == policy(obs[0])
     with pytest.raises(ValueError, match=r"expects observations of Box.*got shape \(2, 3, 4\)"):
         policy(np.zeros((2, 3, 4)))
 
@@ -117,11 +118,11 @@ def test_a_policy_of_the_host_in_a_loop_of_ones_own(tmp_path):
         load_policy(tmp_path / "p")
     env = gymnasium.make("Pendulum-v1")
     policy = load_policy(tmp_path / "p", env)
-    trained = agent("ppo").host_policy(PPO, policy.env, result.state, deterministic=True)
+    trained = Policy(agent("ppo"), PPO, policy.env, result.state)
     obs, _ = env.reset(seed=0)
     for _ in range(20):
         action = policy(obs)
-        np.testing.assert_array_equal(action, trained(obs[None], np.random.default_rng(0))[0][0])
+        np.testing.assert_array_equal(action, trained(obs[None])[0])
         assert env.action_space.contains(action)
         obs, *_ = env.step(action)
     env.close()
@@ -142,7 +143,7 @@ def test_dict_observations():
     env = rd.envs.host.SpacesOnly(Keyed())
     state = agent("ppo").init(PPO, env, rd.environment_reward(), jax.random.key(0))
     policy = Policy(agent("ppo"), PPO, env, state)
-    rows = [{"x": np.float32([i / 8, -i / 8]), "lamp": i % 3} for i in range(8)]
+    rows = [{"x": np.array([i / 8, -i / 8], np.float32), "lamp": i % 3} for i in range(8)]
     batch = {name: np.stack([row[name] for row in rows]) for name in ("x", "lamp")}
     assert [int(policy(row)) for row in rows] == policy(batch).tolist()
     with pytest.raises(ValueError, match=r"expects observations of Dict.*found no 'lamp'"):
@@ -253,7 +254,7 @@ def test_a_checkpoint_without_its_hashes_is_still_read(saved):
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def trained(folder, name="cartpole", reward="shaping", **options):
+def trained(folder, name: Any = "cartpole", reward="shaping", **options):
     config = {"num_envs": 4, "num_steps": 32, "num_epochs": 1, "hidden": (8,)}
     options = {"total_timesteps": 256, "evaluations": 2, "config": config, "console": QUIET, **options}
     single.train(name, reward, out=str(folder), **options)
@@ -266,8 +267,9 @@ def whole_state(run):
     like = jax.vmap(lambda key: run.agent.init(run.config, env, run.reward, key, None))(
         jax.vmap(jax.random.key)(jnp.zeros(1, jnp.uint32))
     )
-    state, _ = checkpoint.restore(run.folder / "checkpoints", like, identity=identity)
-    return jax.tree.map(lambda x: x[0], state)
+    restored = checkpoint.restore(run.folder / "checkpoints", like, identity=identity)
+    assert restored is not None
+    return jax.tree.map(lambda x: x[0], restored[0])
 
 
 @pytest.mark.parametrize("name", ["cartpole", "gymnasium/CartPole-v1"])

@@ -47,6 +47,7 @@ def test_every_task_is_drawn_and_the_picture_follows_the_state(name):
 @pytest.mark.parametrize("name", ["four_rooms", "key_door", "cliff", "deep_sea"])
 def test_grids_show_walls_goal_and_agent_in_every_state(name):
     layout = task(name).tabular().layout
+    assert layout is not None
     goal = next(cell for cell, mark in layout.marks.items() if mark == "G")
     for state in range(0, len(layout.cells), 7):
         picture, at = grid_pictures.grid(layout, state), tuple(layout.cells[state])
@@ -61,6 +62,7 @@ def test_grids_show_walls_goal_and_agent_in_every_state(name):
 
 def test_a_key_that_was_taken_is_gone():
     layout = task("key_door").tabular().layout
+    assert layout is not None
     key = next(cell for cell, mark in layout.marks.items() if mark == "K")
     side = grid_pictures.grid(layout, 0).shape[1] // layout.walls.shape[1]
     corner = int((key[0] + 0.2) * side), int((key[1] + 0.2) * side)
@@ -98,7 +100,7 @@ def test_rods_point_where_their_angles_say():
 def test_the_point_stands_where_it_is():
     view = task("point_maze").make(render_mode="rgb_array")
     view.reset(seed=3)
-    env, picture = view.env, view.render()
+    env, picture = view.env, np.asarray(view.render())
     side = picture.shape[1] // env.walls.shape[1]
     x, y = np.asarray(view._state.inner[:2])
     assert is_near(picture[int(y * side), int(x * side)], rendering.BLUE)

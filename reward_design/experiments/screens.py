@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,7 +134,7 @@ class Terminal(Screen):
         """Print the frames."""
         live = self._console.is_terminal
         for frame, lines in zip(frames, played.lines(), strict=True):
-            page = "\n".join([frame.rstrip("\n"), *lines, "", ""])
+            page = "\n".join([frame.rstrip(), *lines, "", ""])
             self._console.file.write("\x1b[H\x1b[2J" + page if live else page)
             self._console.file.flush()
             if live:
@@ -151,22 +152,40 @@ def screen_for(
     if path is None and not terminal:
         return Screen()
     probe = task.make()
-    modes, usual = probe.metadata.get("render_modes", []), probe.metadata.get("render_fps") or 30
-    problem = graphics.prepare(probe) if path is not None else None
+    usual = probe.metadata.get("render_fps") or 30
+    problem = None if terminal else graphics.prepare(probe)
     probe.close()
     if terminal:
-        if "ansi" not in modes:
-            raise ValueError(f"task {task.name!r} has no pictures in text (render modes: {modes}); make a video.")
+        if not _draws(task, "ansi"):
+            raise ValueError(f"task {task.name!r} has no pictures in text (render mode 'ansi'); make a video.")
         return Terminal(float(fps or TERMINAL_FPS), console)
     assert path is not None
     screen = Video(Path(path), float(fps or usual), console)
-    if "rgb_array" not in modes:
-        problem = f"task {task.name!r} has no pictures (render modes: {modes})."
+    if problem is None and not _draws(task, "rgb_array"):
+        problem = f"task {task.name!r} has no pictures (render mode 'rgb_array')."
     if problem is None:
         return screen
     screen.close()
     note_line(f"no video: {problem}")
     return Screen()
+
+
+def _draws(task: Task, mode: str) -> bool:
+    """Whether a task has a render mode; what it says of itself is not always complete."""
+    probe = task.make()
+    known = mode in probe.metadata.get("render_modes", [])
+    probe.close()
+    if known:
+        return True
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            env = task.make(render_mode=mode)
+            env.reset(seed=0)
+            frame = env.render()
+            env.close()
+    except Exception:  # whatever an environment raises for a mode that it does not have
+        return False
+    return isinstance(frame, (np.ndarray, str))
 
 
 def note_line(sentence: str) -> None:
