@@ -1,11 +1,15 @@
 """Jitted agents. Each module has ``Config``, ``train(config, env, reward, key)`` and an ``AGENT`` bundle."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_design._names import suggestion
 from reward_design.agents.base import Agent, TrainResult, evaluate
 from reward_design.agents.seeds import train_seeds, use_all_cores
+
+if TYPE_CHECKING:
+    from reward_design.agents.policies import Policy
+    from reward_design.agents.policy_files import load_policy, save_policy
 
 AGENTS = {
     "ppo": "reward_design.agents.ppo",
@@ -29,16 +33,23 @@ def agent(name: str) -> Agent:
 __all__ = [
     "AGENTS",
     "Agent",
+    "Policy",
     "TrainResult",
     "agent",
     "evaluate",
+    "load_policy",
+    "save_policy",
     "train_seeds",
     "use_all_cores",
 ]
 
+_HOMES = {"Policy": "policies", "load_policy": "policy_files", "save_policy": "policy_files"}
+
 
 def __getattr__(name: str) -> Any:
-    """Import an agent's module on first use."""
+    """Import an agent's module, or what policies need, on first use."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name in (*AGENTS, "value_iteration"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

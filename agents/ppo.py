@@ -257,9 +257,9 @@ def initial_carry(config: Config, env: FunctionalEnv | HostEnv, num_envs: int) -
 
 
 def host_policy(
-    config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False
+    config: Config, env: FunctionalEnv | HostEnv, state: TrainState, *, deterministic: bool = False
 ) -> HostPolicy | RecurrentPolicy:
-    """The policy of ``state`` for environments on the host."""
+    """The policy of ``state`` for observations on the host."""
     return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
 
 

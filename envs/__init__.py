@@ -21,6 +21,7 @@ __all__ = [
     "Task",
     "list_adapters",
     "list_tasks",
+    "recipe",
     "task",
     "task_from_gymnasium",
 ]
@@ -86,14 +87,30 @@ def task(name: str, **settings: Any) -> Task:
     """
     prefix, _, env_id = name.partition("/")
     if name in TASKS:
-        return _build(TASKS[name][0], (), _checked_settings(name, TASKS[name][0], settings))
+        return _made(name, TASKS[name][0], settings)
     if prefix in ADAPTERS and env_id:
-        path = ADAPTERS[prefix][0]
-        return _build(path, (env_id,), _checked_settings(name, path, settings, env_id))
+        return _made(name, ADAPTERS[prefix][0], settings, env_id)
     raise ValueError(
         f"unknown task {name!r}{suggestion(name, [*TASKS, *ADAPTERS])} "
         f"Tasks: {', '.join(TASKS)}, {', '.join(f'{prefix}/<id>' for prefix in ADAPTERS)}."
     )
+
+
+def recipe(made: Task | FunctionalEnv | HostEnv) -> tuple[str, dict[str, Any]] | None:
+    """Name and settings with which :func:`task` makes this very task, or None if it was made in another way.
+
+    Args:
+        made: a task, or its environment.
+
+    Returns:
+        ``(name, settings)``, the settings that are not the default.
+
+    Example:
+        >>> recipe(task("chain", num_states=7))
+        ('chain', {'num_states': 7})
+    """
+    env = made.env if isinstance(made, Task) else made
+    return _RECIPES.get(env)
 
 
 def list_tasks() -> dict[str, str]:
@@ -114,6 +131,17 @@ def list_adapters() -> dict[str, str]:
         ['gymnasium', 'gymnax', 'minigrid', 'minihack', 'mujoco', 'robotics']
     """
     return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
+
+
+_RECIPES: dict[FunctionalEnv | HostEnv, tuple[str, dict[str, Any]]] = {}
+
+
+def _made(name: str, path: str, settings: dict[str, Any], *args: Any) -> Task:
+    checked = _checked_settings(name, path, settings, *args)
+    built = _build(path, args, checked)
+    usual = {p.name: p.default for p in inspect.signature(_builder(path)).parameters.values()}
+    _RECIPES[built.env] = name, {key: value for key, value in checked if key not in usual or value != usual[key]}
+    return built
 
 
 @functools.cache

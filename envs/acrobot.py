@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
-from reward_design.envs.base import Factor, FunctionalEnv, Task
+from reward_design.envs import control_pictures
+from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, progress, weighted
 
 GRAVITY, TIME_STEP = 9.8, 0.2
@@ -36,6 +37,7 @@ class Acrobot(FunctionalEnv):
     """
 
     name = "acrobot"
+    render_fps = 15
 
     def __init__(self, *, horizon: int = 500, gamma: float = 0.99):
         check_settings(self.name, horizon=horizon, gamma=gamma)
@@ -67,6 +69,10 @@ class Acrobot(FunctionalEnv):
         obs = _observe(inner)
         terminated = height(obs) > 1.0
         return obs, inner, jnp.where(terminated, jnp.float32(0.0), jnp.float32(-1.0)), terminated, {}
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """The two links."""
+        return control_pictures.acrobot(state.inner[0], state.inner[1])
 
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True where the tip passes the line."""

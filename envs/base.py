@@ -10,7 +10,7 @@ import gymnasium
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from reward_design.core import Reward, Transition
 from reward_design.envs.host import HostEnv
@@ -28,7 +28,12 @@ class FunctionalEnv(abc.ABC):
     """An environment as pure functions of one lane, without autoreset; batch it with ``jax.vmap``.
 
     Subclasses give ``observation_space``, ``action_space``, ``horizon`` (steps after which an episode is truncated),
-    ``gamma`` and the two methods ``_reset`` and ``_step``. Instances compare by identity and are static in jit.
+    ``gamma`` and the two methods ``_reset`` and ``_step``; ``render`` where there is something to see. Instances
+    compare by identity and are static in jit.
+
+    Attributes:
+        render_modes: ``"rgb_array"``, and ``"ansi"`` where ``render_text`` is given.
+        render_fps: steps per second at which it is good to watch.
     """
 
     name: str
@@ -36,6 +41,8 @@ class FunctionalEnv(abc.ABC):
     action_space: spaces.Space
     horizon: int
     gamma: float
+    render_modes: tuple[str, ...] = ("rgb_array",)
+    render_fps: int = 30
 
     def reset(self, key: Any) -> tuple[Any, EnvState]:
         """Start an episode. Returns ``(obs, state)``."""
@@ -59,6 +66,20 @@ class FunctionalEnv(abc.ABC):
     @abc.abstractmethod
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True on the transition with which the task is achieved; ``[B]`` or ``[T, B]`` leaves."""
+
+    def render(self, state: EnvState, obs: Any) -> UInt8[np.ndarray, "height width 3"]:
+        """A picture of a state (NumPy, outside jit); the numbers that the agent sees, unless a subclass draws more."""
+        from reward_design.envs.rendering import numbers
+
+        return numbers(obs)
+
+    def render_text(self, state: EnvState) -> str:
+        """The same in characters.
+
+        Raises:
+            TypeError: if the environment has no such picture.
+        """
+        raise TypeError(f"{self.name!r} has no picture in characters; use render_mode='rgb_array'.")
 
     def tabular(self) -> "Tabular":
         """Exact dynamics as arrays, where they exist.
@@ -198,12 +219,16 @@ class Task:
         return self.functional().tabular()
 
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
-        """The task as a single gymnasium environment."""
+        """The task as a single gymnasium environment.
+
+        Args:
+            render_mode: what ``render()`` gives: ``"rgb_array"``, or ``"ansi"`` where the task has pictures in text.
+        """
         if isinstance(self.env, HostEnv):
             return self.env.make(render_mode=render_mode)
         from reward_design.envs.gymnasium_view import GymnasiumView
 
-        return GymnasiumView(self.env)
+        return GymnasiumView(self.env, render_mode=render_mode)
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """The task as a gymnasium vector environment in autoreset mode ``SAME_STEP``.

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float
 from reward_design.combinators import environment_reward
 from reward_design.constructors import pointwise
 from reward_design.core import Reward, Transition
-from reward_design.envs.base import Factor, FunctionalEnv, Task
+from reward_design.envs import control_pictures
+from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, weighted
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE, TIME_STEP = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
@@ -37,6 +38,7 @@ class CartPole(FunctionalEnv):
     """
 
     name = "cartpole"
+    render_fps = 50
 
     def __init__(self, *, horizon: int = 500, gamma: float = 0.99):
         check_settings(self.name, horizon=horizon, gamma=gamma)
@@ -59,6 +61,10 @@ class CartPole(FunctionalEnv):
         obs = jnp.stack([x, x_dot + TIME_STEP * x_acc, theta, theta_dot + TIME_STEP * theta_acc])
         terminated = (jnp.abs(x) > MAX_POSITION) | (jnp.abs(theta) > MAX_ANGLE)
         return obs, obs, jnp.float32(1.0), terminated, {}
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """Cart and pole."""
+        return control_pictures.cartpole(obs[0], obs[2], limit=MAX_POSITION, length=HALF_LENGTH)
 
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True where the time limit is reached without a fall."""

@@ -1,7 +1,7 @@
 """A functional environment seen as a gymnasium environment."""
 
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import jax
@@ -19,6 +19,10 @@ class GymnasiumView(gymnasium.Env):
 
     Args:
         env: the functional environment.
+        render_mode: ``"rgb_array"``, or ``"ansi"`` where the environment has pictures in text.
+
+    Raises:
+        ValueError: for a render mode that the environment does not have.
 
     Example:
         >>> from reward_design.envs import task
@@ -29,21 +33,26 @@ class GymnasiumView(gymnasium.Env):
         (1, 0.0, False, False)
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
-    def __init__(self, env: FunctionalEnv) -> None:
+    def __init__(self, env: FunctionalEnv, *, render_mode: str | None = None) -> None:
+        self.metadata = {"render_modes": list(env.render_modes), "render_fps": env.render_fps}
+        if render_mode not in (None, *env.render_modes):
+            raise ValueError(
+                f"render_mode of {env.name!r} must be {' or '.join(map(repr, env.render_modes))}, got {render_mode!r}."
+            )
         self.env = env
         self.observation_space = env.observation_space
         self.action_space = env.action_space
-        self.render_mode = None
+        self.render_mode = render_mode
         self._key: Any = None
         self._state: EnvState | None = None
+        self._obs: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode. ``options`` are not used by any task."""
         super().reset(seed=seed)
         draw = int(self.np_random.integers(2**31))
         self._key, self._state, obs = _reset(self.env, draw)
+        self._obs = obs
         return _as_numpy(obs, self.observation_space), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -59,8 +68,22 @@ class GymnasiumView(gymnasium.Env):
             raise ValueError(f"action of {self.env.name!r} must be in {self.action_space}, got {action!r}.")
         self._key, self._state, outcome = _step(self.env, self._key, self._state, _as_input(action, self.action_space))
         obs, reward, terminated, truncated, info = jax.device_get(outcome)
+        self._obs = obs
         info = jax.tree.map(lambda x: np.asarray(x)[()], info)
         return _as_numpy(obs, self.observation_space), float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """The present state as ``[H, W, 3]`` uint8 or as text, by ``render_mode``; None without one.
+
+        Raises:
+            RuntimeError: before the first ``reset``.
+        """
+        if self.render_mode is None:
+            return None
+        if self._state is None:
+            raise RuntimeError(f"{self.env.name!r} must be reset before it is drawn; call env.reset().")
+        state, obs = jax.device_get((self._state, self._obs))
+        return self.env.render_text(state) if self.render_mode == "ansi" else self.env.render(state, obs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

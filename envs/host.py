@@ -53,27 +53,31 @@ class HostEnv(abc.ABC):
 
 
 class SpacesOnly(HostEnv):
-    """What an agent needs to know of a vector environment that belongs to no task: its spaces; nothing succeeds.
+    """What an agent needs to know of an environment that belongs to no task: its spaces; nothing succeeds.
 
     Args:
-        envs: the vector environment.
+        envs: a vector environment, or a single one.
         info: as in :class:`HostEnv`.
     """
 
     def __init__(
-        self, envs: gymnasium.vector.VectorEnv, info: Mapping[str, tuple[tuple[int, ...], DTypeLike]] | None = None
+        self,
+        envs: gymnasium.vector.VectorEnv | gymnasium.Env,
+        info: Mapping[str, tuple[tuple[int, ...], DTypeLike]] | None = None,
     ) -> None:
         self.name = getattr(envs.spec, "id", None) or type(envs.unwrapped).__name__
-        self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+        prefix = "single_" if isinstance(envs, gymnasium.vector.VectorEnv) else ""
+        self.observation_space = getattr(envs, f"{prefix}observation_space")
+        self.action_space = getattr(envs, f"{prefix}action_space")
         self.horizon, self.gamma, self.info = 0, 1.0, dict(info or {})
 
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
         """Not possible."""
-        raise TypeError(f"{self.name!r} is a vector environment; use it itself.")
+        raise TypeError(f"{self.name!r} is an environment of your own; use it itself.")
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """Not possible."""
-        raise TypeError(f"{self.name!r} is a vector environment; use it itself.")
+        raise TypeError(f"{self.name!r} is an environment of your own; use it itself.")
 
     def success(self, transition: Transition) -> Any:
         """False."""
@@ -118,6 +122,19 @@ def map_space(fn: Callable[[spaces.Space], Any], space: spaces.Space) -> Any:
     if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return fn(space)
     raise TypeError(f"expected a space of numbers, got {space}; leave that part out or encode it as an array.")
+
+
+def numeric_parts(space: spaces.Space, obs: Any) -> Any:
+    """The numeric parts of an observation as arrays, in the structure of its space; entries that it lacks are errors.
+
+    Raises:
+        KeyError: naming the entry.
+    """
+    if isinstance(space, spaces.Dict):
+        return {name: numeric_parts(part, obs[name]) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(numeric_parts(part, value) for part, value in zip(space, obs, strict=True))
+    return np.asarray(obs)
 
 
 def device_dtype(dtype: DTypeLike) -> np.dtype:

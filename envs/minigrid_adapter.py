@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool
 
 from reward_design._optional import require
 from reward_design.core import Transition
-from reward_design.envs.base import FunctionalEnv, Task
+from reward_design.envs.base import EnvState, FunctionalEnv, Task
 from reward_design.envs.control import check_known, check_settings, strongly_typed
 from reward_design.envs.minigrid_parts import LOCKED_FAMILIES, MILESTONES, grid_task
 
@@ -110,6 +110,12 @@ class MinigridEnv(FunctionalEnv):
         info = milestones | _events(inner, state, action) | {"success": success}
         terminated = strongly_typed(after.discount == 0)
         return self._observe(after.observation, state, milestones), state, reward, terminated, info
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """The library's own picture, with the agent's view."""
+        from xminigrid.rendering.rgb_render import render
+
+        return np.asarray(render(np.asarray(state.inner.grid), state.inner.agent, self.params.view_size), np.uint8)
 
     def _milestones(self, state: Any) -> dict[str, Array]:
         tiles, agent = state.grid[..., 0], state.agent

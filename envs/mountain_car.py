@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
-from reward_design.envs.base import Factor, FunctionalEnv, Task
+from reward_design.envs import control_pictures
+from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, progress, weighted
 
 MIN_POSITION, MAX_POSITION, GOAL_POSITION, MAX_SPEED = -1.2, 0.6, 0.5, 0.07
@@ -66,6 +67,10 @@ class MountainCar(FunctionalEnv):
         obs = jnp.stack([position, velocity])
         reward = terminated.astype(jnp.float32) if self.reward == "sparse" else jnp.float32(-1.0)
         return obs, obs, reward, terminated, {}
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """The car on its hill."""
+        return control_pictures.mountain_car(obs[0], low=MIN_POSITION, high=MAX_POSITION, goal=GOAL_POSITION)
 
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True on arrival at the flag."""

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
-from reward_design.envs.base import Factor, FunctionalEnv, Task
+from reward_design.envs import control_pictures
+from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, weighted
 
 MAX_SPEED, MAX_TORQUE, TIME_STEP, GRAVITY = 8.0, 2.0, 0.05, 10.0
@@ -33,6 +34,7 @@ class Pendulum(FunctionalEnv):
     """
 
     name = "pendulum"
+    render_fps = 20
 
     def __init__(self, *, horizon: int = 200, gamma: float = 0.99):
         check_settings(self.name, horizon=horizon, gamma=gamma)
@@ -54,6 +56,10 @@ class Pendulum(FunctionalEnv):
         speed = jnp.clip(speed, -MAX_SPEED, MAX_SPEED)
         inner = jnp.stack([theta + speed * TIME_STEP, speed])
         return _observe(inner), inner, reward, jnp.bool_(False), {}
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """The rod and its speed."""
+        return control_pictures.pendulum(obs[0], obs[1], obs[2], max_speed=MAX_SPEED)
 
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True where the episode ends (time limit) with the rod within 12 degrees of upright, slower than 1 rad/s."""

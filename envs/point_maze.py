@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
-from reward_design.envs.base import Factor, FunctionalEnv, Task
+from reward_design.envs import control_pictures
+from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, progress, weighted
 from reward_design.envs.maze_map import NEIGHBOURS, PIECES, distance_table, parse_map, wall_limits
 
@@ -52,6 +53,7 @@ class PointMaze(FunctionalEnv):
     """
 
     name = "point_maze"
+    render_fps = 20
 
     def __init__(
         self,
@@ -99,6 +101,13 @@ class PointMaze(FunctionalEnv):
 
     def _observe(self, inner: Array) -> Array:
         return jnp.concatenate([2 * inner[:2] / self.size - 1, inner[2:] / self.max_speed])
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """The maze from above."""
+        goal = (self.goal[1] + 0.5, self.goal[0] + 0.5)
+        return control_pictures.point_maze(
+            state.inner[:2], state.inner[2:], walls=self.walls, starts=self.starts, goal=goal, radius=self.goal_radius
+        )
 
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True on arrival at the goal."""

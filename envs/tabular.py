@@ -10,7 +10,9 @@ from gymnasium import spaces
 from jaxtyping import Array, Bool
 
 from reward_design.core import Transition
-from reward_design.envs.base import FunctionalEnv, Tabular
+from reward_design.envs import grid_pictures
+from reward_design.envs.base import EnvState, FunctionalEnv, Tabular
+from reward_design.envs.rendering import numbers
 from reward_design.envs.tabular_model import check_tabular
 
 
@@ -30,6 +32,8 @@ class TabularEnv(FunctionalEnv):
     Raises:
         ValueError: if ``model`` is not an MDP or ``horizon`` is not positive.
     """
+
+    render_fps = 8
 
     def __init__(
         self,
@@ -52,10 +56,26 @@ class TabularEnv(FunctionalEnv):
         self._moves = AliasTable(model.transition.reshape(-1, num_states))
         paid = np.take_along_axis(model.reward.reshape(-1, num_states), self._moves.outcome, axis=1)
         self._paid = paid.reshape(-1)
+        if model.layout is not None:
+            self.render_modes = ("rgb_array", "ansi")
 
     def tabular(self) -> Tabular:
         """Exact dynamics as arrays."""
         return self._model
+
+    def render(self, state: EnvState, obs: Any) -> np.ndarray:
+        """The grid and the agent on it; without a layout the states on a circle."""
+        at, model = int(state.inner), self._model
+        if model.layout is not None:
+            return grid_pictures.grid(model.layout, at)
+        few = len(model.terminal) <= grid_pictures.MAX_STATES
+        return grid_pictures.circle(len(model.terminal), at, model.terminal) if few else numbers(obs)
+
+    def render_text(self, state: EnvState) -> str:
+        """The grid in characters."""
+        if self._model.layout is None:
+            return super().render_text(state)
+        return grid_pictures.grid_text(self._model.layout, int(state.inner))
 
     def success(self, transition: Transition) -> Bool[Array, "*batch"]:
         """True on the transition with which the task is achieved."""

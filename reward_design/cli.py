@@ -1,4 +1,4 @@
-"""The command ``reward-design``: compare, train, list, report. Heavy imports wait until a command runs."""
+"""The command ``reward-design``: compare, train, play, list, report. Heavy imports wait until a command runs."""
 
 import contextlib
 import os
@@ -120,6 +120,55 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Play:
+    """Play episodes of a trained policy, with a line for each, and film them if --video is given.
+
+    What was paid is shown twice: by the task's own reward, and by the reward that the policy was trained on.
+
+    For example, a run of `reward-design train --out results/cartpole`, then random actions with a reward of your own:
+
+      reward-design play --run results/cartpole --episodes 3 --video cartpole.mp4
+
+      reward-design play --task four_rooms --random --reward my_module:my_reward --terminal
+    """
+
+    folder: Annotated[str | None, arg(name="run", metavar="FOLDER")] = None
+    """What `reward-design train --out` left, finished or not, or a policy of reward_design.agents.save_policy."""
+    task: Annotated[str | None, arg(metavar="NAME")] = None
+    """Name of a task, with --random, or where a saved policy does not know its task."""
+    random: bool = False
+    """Play random actions instead of a policy."""
+    reward: str | None = None
+    """Design, or your own as module:attribute, to show as shaped reward; by default that of the run."""
+    episodes: int = 5
+    """How many to play."""
+    seed: int = 0
+    """Seed of the environment and of random actions."""
+    stochastic: bool = False
+    """Sample actions instead of taking the policy's best."""
+    video: Annotated[str | None, arg(metavar="FILE")] = None
+    """File to write, ending in .mp4 or .gif."""
+    fps: float | None = None
+    """Frames per second; by default what suits the task."""
+    terminal: bool = False
+    """Print frames here, for tasks with pictures in text: grids, MiniHack."""
+
+    def run(self, command: str) -> int:
+        """Play, print a line per episode and the means."""
+        from reward_design.experiments import graphics
+
+        graphics.guard()
+        from reward_design.experiments import playing
+
+        policy, task = playing.found(self.folder, self.task, random=self.random)
+        playing.play(
+            policy, task=task, reward=self.reward, episodes=self.episodes, seed=self.seed, video=self.video,
+            deterministic=not self.stochastic, fps=self.fps, terminal=self.terminal,
+        )  # fmt: skip
+        return 0
+
+
+@dataclass(frozen=True)
 class List:
     """Name the tasks, reward designs and agents, with a line of text each."""
 
@@ -154,10 +203,11 @@ class Report:
         return 0
 
 
-COMMANDS: dict[str, type] = {"compare": Compare, "train": Train, "list": List, "report": Report}
+COMMANDS: dict[str, type] = {"compare": Compare, "train": Train, "play": Play, "list": List, "report": Report}
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
     | Annotated[Train, subcommand("train", description="train one agent with one reward on one task")]
+    | Annotated[Play, subcommand("play", description="play episodes of a trained policy, make a video")]
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
 )

@@ -1,6 +1,7 @@
 """Experiments: compare reward designs by what they lead to.
 
 ``compare`` trains and judges; ``Results`` reads what it left; ``DESIGNS`` names the designs that every task knows.
+``load_run`` reads what ``train`` left; ``evaluate`` and ``play`` show what a policy does.
 """
 
 import importlib
@@ -9,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reward_design.experiments.comparison import compare
     from reward_design.experiments.designs import DESIGNS, Design, resolve
+    from reward_design.experiments.evaluation import Evaluation, evaluate
+    from reward_design.experiments.playing import play
     from reward_design.experiments.results import Results
+    from reward_design.experiments.runs import Run, load_run
 
-__all__ = ["DESIGNS", "Design", "Results", "compare", "resolve"]
+__all__ = ["DESIGNS", "Design", "Evaluation", "Results", "Run", "compare", "evaluate", "load_run", "play", "resolve"]
 
 _HOMES = {
     "DESIGNS": "designs",
     "Design": "designs",
+    "Evaluation": "evaluation",
     "Results": "results",
+    "Run": "runs",
     "compare": "comparison",
+    "evaluate": "evaluation",
+    "load_run": "runs",
+    "play": "playing",
     "resolve": "designs",
 }
 

@@ -5,7 +5,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ from rich.console import Console
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, checkpoint, train_seeds
+from reward_design.agents import base, checkpoint, policy_files, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
 from reward_design.experiments import budgets, designs
 from reward_design.experiments.comparison import summary
 from reward_design.experiments.provenance import fingerprint, provenance
+from reward_design.experiments.runs import CHECKPOINTS
 from reward_design.experiments.store import Store
 
 NUM_EPISODES = 32
@@ -72,8 +72,8 @@ def train(
     base.check_reward_fits(settings, built)
     label = next(iter(designs.labelled([reward])))
     identity = {
-        "task": task.name, "reward": label, "agent": agent, "seed": seed, "config": asdict(settings),
-        "program": fingerprint(task.env, built),
+        "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": agent, "seed": seed,
+        "config": policy_files.plain_settings(settings), "program": fingerprint(task.env, built),
     }  # fmt: skip
     run = _Run(learner, settings, task, built, seed, evaluations, console)
     console.print(f"{learner.name} on {task.name} with {label}, {settings.total_timesteps:,} steps, seed {seed}")
@@ -178,7 +178,7 @@ class _Run:
 
 
 def _folder(store: Store) -> Path:
-    return store.folder / "checkpoints"
+    return store.folder / CHECKPOINTS
 
 
 def _resume(run: _Run, store: Store, identity: Mapping[str, Any], overwrite: bool) -> Any:
@@ -188,7 +188,7 @@ def _resume(run: _Run, store: Store, identity: Mapping[str, Any], overwrite: boo
     if not _folder(store).is_dir():
         return None
     like = jax.vmap(lambda key: run.learner.init(run.config, run.task.env, run.reward, key, None))(run.keys)
-    found = checkpoint.restore(_folder(store), like, identity=_plain(identity))
+    found = checkpoint.restore(_folder(store), like, identity=identity)
     if found is None:
         return None
     run.console.print(f"going on from {found[1] * run.config.steps_per_update:,} steps ({_folder(store)})")
@@ -202,13 +202,6 @@ def _keeper(store: Store, identity: Mapping[str, Any]) -> Any:
     def keep(updates: int, line: Mapping[str, Any], state: Any) -> None:
         if updates not in known:
             store.append({"kind": "evaluation", "update": updates, **line})
-        checkpoint.save(_folder(store), state, step=updates, identity=_plain(identity))
+        checkpoint.save(_folder(store), state, step=updates, identity=identity)
 
     return keep
-
-
-def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists instead of tuples, as JSON gives them back."""
-    return {
-        k: _plain(v) if isinstance(v, Mapping) else list(v) if isinstance(v, tuple) else v for k, v in identity.items()
-    }

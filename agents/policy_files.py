@@ -1,0 +1,305 @@
+"""Files of policies: what the agent acts from, who the agent is, its settings and the task, as one checkpoint."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import reward_design
+from reward_design import envs
+from reward_design.agents import base, checkpoint
+from reward_design.agents.host import described
+from reward_design.agents.policies import Policy, abstract_state, acted_from
+from reward_design.envs.base import FunctionalEnv, Task
+from reward_design.envs.gymnasium_view import GymnasiumView
+from reward_design.envs.host import HostEnv, SpacesOnly
+
+FORMAT = 1
+"""Of the files; a later one is refused."""
+
+
+def save_policy(
+    path: str | os.PathLike[str],
+    trained: Any,
+    config: Any,
+    env: Any,
+    *,
+    agent: base.Agent | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the policy of a trained state, with what is needed to act again: a small folder.
+
+    Args:
+        path: folder to make.
+        trained: what ``train`` or ``train_host`` returned, or its ``state`` (one run, no axis of seeds).
+        config: the agent's settings.
+        env: what it was trained on: a task, functional or vector environment.
+        agent: the agent; by default the one that ``config`` belongs to.
+        overwrite: replace a policy that lies there.
+
+    Raises:
+        ValueError: for the states of several seeds, or a path that is in use.
+
+    Example:
+        >>> import jax, tempfile, reward_design as rd
+        >>> from reward_design.agents import load_policy, ppo, save_policy
+        >>> from reward_design.envs import task
+        >>> config, folder = ppo.Config(total_timesteps=256, num_envs=4), tempfile.mkdtemp() + "/walker"
+        >>> result = ppo.train(config, task("chain"), rd.environment_reward(), jax.random.key(0))
+        >>> save_policy(folder, result, config, task("chain"))
+        >>> load_policy(folder).env is task("chain").env
+        True
+    """
+    path, agent = Path(path), owner(config) if agent is None else agent
+    state = trained.state if isinstance(trained, base.TrainResult) else trained
+    if np.ndim(state.num_updates):
+        raise ValueError(
+            f"save_policy expects the state of one run, got {len(state.num_updates)} seeds; choose one with "
+            "jax.tree.map(lambda x: x[i], state)."
+        )
+    if path.exists() and not (overwrite and is_policy(path)):
+        raise ValueError(
+            f"{path} exists already; choose another path{', or overwrite=True' if is_policy(path) else ''}."
+        )
+    env, _ = _known(env)
+    part = {name: getattr(state, name) for name in acted_from(agent, config, env)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        checkpoint.save(temporary, part, step=int(state.num_updates), identity=_identity(agent, config, env))
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_policy(
+    path: str | os.PathLike[str], env: Any = None, *, config: Any = None, deterministic: bool = True, seed: int = 0
+) -> Policy:
+    """Read a policy that :func:`save_policy` wrote.
+
+    Args:
+        path: its folder.
+        env: where it is to act: a task or functional environment (the one it was trained on), or any gymnasium
+            environment with the same spaces. By default the task, made again from its name and settings.
+        config: the agent's settings, only needed if one of them is a function.
+        deterministic: the mode of the policy instead of samples.
+        seed: of the samples.
+
+    Returns:
+        The :class:`Policy`; its actions are those of the trained state, bit for bit.
+
+    Raises:
+        ValueError: if there is no policy, it is damaged, was written by a newer version, or does not belong to this
+            task, these spaces or these settings.
+    """
+    if not is_policy(path):
+        if (Path(path) / "checkpoints").is_dir():
+            raise ValueError(f"{path} is the folder of a run; read it with reward_design.experiments.load_run.")
+        raise ValueError(f"there is no policy in {path}; write one with reward_design.agents.save_policy.")
+    saved = checkpoint.newest(path)
+    assert saved is not None
+    identity = saved.identity
+    if identity.get("format", 0) > FORMAT:
+        raise ValueError(
+            f"the policy in {path} has format {identity['format']}, and this version of reward-design reads up to "
+            f"{FORMAT}; it was written by version {identity['version']}."
+        )
+    agent = named(identity["agent"])
+    config = settings_from(agent, identity["config"], config, path)
+    built, task = remade(identity, path) if env is None else _known(env)
+    _check_fits(identity, built, path, by_name=not isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv)))
+    state = restored(path, agent, config, built)
+    return Policy(agent, config, built, state, task=task, deterministic=deterministic, seed=seed)
+
+
+def is_policy(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder looks like what :func:`save_policy` wrote."""
+    return any(Path(path).glob(f"*/{checkpoint.SUMS}"))
+
+
+# --- what runs of `train` use as well -------------------------------------------------------------------------------
+
+
+def restored(
+    folder: str | os.PathLike[str],
+    agent: base.Agent,
+    config: Any,
+    env: FunctionalEnv | HostEnv,
+    *,
+    seed_axis: bool = False,
+) -> Any:
+    """What an agent acts from, read from a checkpoint; all other fields of its state are None.
+
+    Args:
+        folder: where the checkpoints live.
+        agent: the agent.
+        config: its settings.
+        env: where it acts.
+        seed_axis: the checkpoint has a leading axis of seeds; the first is taken.
+
+    Raises:
+        ValueError: if it does not fit the environment and the settings.
+    """
+    like = abstract_state(agent, config, env)
+    wanted = {name: getattr(like, name) for name in acted_from(agent, config, env)}
+    if seed_axis:
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), wanted)
+    found = jax.tree.map(lambda x: jnp.asarray(x[0] if seed_axis else x), checkpoint.restore_part(folder, wanted))
+    return like._replace(**{name: found.get(name) for name in like._fields})
+
+
+def owner(config: Any) -> base.Agent:
+    """The agent that settings belong to.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    from reward_design.agents import AGENTS
+
+    for name, module in AGENTS.items():
+        if type(config).__module__ == module:
+            return named(name)
+    raise TypeError(
+        f"{type(config).__name__} is not the Config of an agent of the package ({', '.join(AGENTS)}); give agent=."
+    )
+
+
+def named(name: str) -> base.Agent:
+    """The agent of this name; the same as :func:`reward_design.agents.agent`."""
+    from reward_design.agents import agent
+
+    return agent(name)
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """Settings as JSON values: lists for tuples, the place of a function for a function."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def settings_from(agent: base.Agent, saved: Mapping[str, Any], given: Any, path: Any) -> Any:
+    """The settings that were saved; ``given`` in their place if it says the same.
+
+    Raises:
+        ValueError: if it says something else, a setting is unknown, or one is a function and nothing is given.
+    """
+    if given is not None:
+        now = plain_settings(given)
+        differs = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+        if differs or not isinstance(given, agent.Config):
+            name = differs[0] if differs else "agent"
+            raise ValueError(
+                f"{path} was made with other settings: {name} = {saved.get(name, agent.name)!r} there, "
+                f"{now.get(name, type(given).__module__)!r} here."
+            )
+        return given
+    fields = {field.name: field for field in dataclasses.fields(agent.Config)}
+    unknown = [name for name in saved if name not in fields]
+    if unknown:
+        raise ValueError(f"{path} has a setting {unknown[0]!r} that {agent.name!r} of this version does not have.")
+    functions = [name for name, value in saved.items() if value is not None and "Callable" in str(fields[name].type)]
+    if functions:
+        raise ValueError(
+            f"{path} was made with a function as setting {functions[0]!r}, which a file cannot hold; give config=."
+        )
+    return agent.Config(**{name: tupled(value) for name, value in saved.items()})
+
+
+def recipe_of(env: FunctionalEnv | HostEnv) -> dict[str, Any] | None:
+    """Settings that make the task again by its name, as JSON values; None if a file cannot hold them."""
+    found = envs.recipe(env)
+    if found is None or found[0] != env.name or not all(_is_plain(value) for value in found[1].values()):
+        return None
+    return {name: _plain(value) for name, value in found[1].items()}
+
+
+def remade(identity: Mapping[str, Any], path: Any) -> tuple[FunctionalEnv | HostEnv, Task]:
+    """The task of a policy or run, from its name and settings.
+
+    Raises:
+        ValueError: if a name and settings do not suffice.
+    """
+    if identity.get("settings") is None:
+        raise ValueError(
+            f"{path} belongs to {identity['task']!r} as it was made by code of its own, which a file cannot hold; give "
+            "the task or environment itself."
+        )
+    task = envs.task(identity["task"], **{name: tupled(value) for name, value in identity["settings"].items()})
+    return task.env, task
+
+
+def tupled(value: Any) -> Any:
+    """Tuples for lists, as settings have them."""
+    return tuple(tupled(item) for item in value) if isinstance(value, list) else value
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _identity(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": reward_design.__version__,
+        "task": env.name,
+        "settings": recipe_of(env),
+        "agent": agent.name,
+        "config": plain_settings(config),
+        "observation_space": str(env.observation_space),
+        "action_space": str(env.action_space),
+    }
+
+
+def _check_fits(identity: Mapping[str, Any], env: FunctionalEnv | HostEnv, path: Any, *, by_name: bool) -> None:
+    for name in ("observation_space", "action_space"):
+        if str(getattr(env, name)) != identity[name]:
+            raise ValueError(
+                f"the policy in {path} acts on the {name.replace('_', ' ')} {identity[name]}, and {env.name!r} has "
+                f"{getattr(env, name)}."
+            )
+    if by_name and env.name != identity["task"]:
+        raise ValueError(
+            f"the policy in {path} was trained on {identity['task']!r}, got {env.name!r}; to use it there all the "
+            "same, give a gymnasium environment: task.make()."
+        )
+    settings = recipe_of(env)
+    if by_name and None not in (settings, identity["settings"]) and settings != identity["settings"]:
+        raise ValueError(
+            f"the policy in {path} was trained on {identity['task']!r} with {identity['settings'] or 'no settings'}, "
+            f"got {settings or 'no settings'}; to use it there all the same, give a gymnasium environment: task.make()."
+        )
+
+
+def _known(env: Any) -> tuple[FunctionalEnv | HostEnv, Task | None]:
+    """What an agent needs to know of a task or environment of any kind, and the task if it is one."""
+    if isinstance(env, Task):
+        return env.env, env
+    if isinstance(env, (FunctionalEnv, HostEnv)):
+        return env, None
+    if isinstance(env, gymnasium.Env) and isinstance(env.unwrapped, GymnasiumView):
+        return env.unwrapped.env, None
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return described(env), None
+    if isinstance(env, gymnasium.Env):
+        return SpacesOnly(env), None
+    raise TypeError(f"expected a task or an environment, got {type(env).__name__}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, np.generic))
