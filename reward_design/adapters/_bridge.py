@@ -211,8 +211,9 @@ class Bridge:
         self._names = tuple(sorted(output.terms))
 
     def _suspect_reused_buffer(self, lane: int, next_obs: Any, first_obs: Any) -> None:
-        same = jax.tree.map(lambda a, b: np.array_equal(a[lane], b[lane]), next_obs, first_obs)
-        self._num_ends = self._num_ends + 1 if all(jax.tree.leaves(same)) else -1
+        if _same(lane, next_obs, self._obs):  # nothing moved in this step: an agent stuck at the start tells nothing
+            return
+        self._num_ends = self._num_ends + 1 if _same(lane, next_obs, first_obs) else -1
         if self._num_ends == 3:
             warnings.warn(
                 "the last observation of an episode was each time the first of the next one; if the environment reuses "
@@ -287,6 +288,10 @@ def _transition(mask: Any, obs: Any, action: Any, next_obs: Any, flags: Any, inf
 @jax.jit
 def _select(lanes: Any, on_true: Any, on_false: Any) -> Any:
     return select_lanes(lanes, on_true, on_false)
+
+
+def _same(lane: int, one: Any, other: Any) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a[lane], b[lane]), one, other)))
 
 
 def _owned(tree: Any) -> Any:

@@ -1,0 +1,406 @@
+"""Agents of stable-baselines3 and sbx on any task with any reward, with the metrics of the agents of this package."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import inspect
+import operator
+import random
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from reward_design._names import suggestion
+from reward_design._optional import require
+from reward_design.agents import base
+from reward_design.core import Reward
+from reward_design.describe import require_online
+from reward_design.envs.base import Task
+
+NUM_POINTS = 200
+"""Rows of metrics of a run (about)."""
+SMALLEST_IMAGE = 36
+"""Height and width that the libraries' convolutional network needs; smaller images are flattened."""
+
+
+class Library(typing.NamedTuple):
+    """A library of agents with stable-baselines3's interface."""
+
+    module: str
+    extra: str
+    title: str
+    algorithms: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+LIBRARIES = {
+    "sb3": Library(
+        "stable_baselines3", "sb3", "stable-baselines3", ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3"),
+        ("stable_baselines3", "torch"),
+    ),
+    "sbx": Library(
+        "sbx", "sbx", "sbx, stable-baselines3 in JAX", ("CrossQ", "DDPG", "DQN", "PPO", "SAC", "TD3", "TQC"),
+        ("sbx-rl", "stable_baselines3"),
+    ),
+}  # fmt: skip
+"""Families of agents by the prefix of their names."""
+_DISCRETE, _CONTINUOUS = ("dqn",), ("crossq", "ddpg", "sac", "td3", "tqc")
+_NOT_SETTINGS = ("policy", "env", "gamma", "seed", "verbose")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every agent of the libraries has, beside the arguments of its own constructor.
+
+    Attributes:
+        total_timesteps: environment steps over all lanes (rounded down to whole rows of metrics).
+        num_envs: parallel lanes.
+        gamma: discount per environment step, in [0, 1]; must equal the reward's.
+        policy: name of the policy class; ``"auto"`` chooses by the observations.
+        normalise_obs: scale observations by running moments (``VecNormalize``).
+        normalise_reward: learn from the reward over the running spread of its return; metrics stay those of the reward.
+    """
+
+    total_timesteps: int = 100_000
+    num_envs: int = 1
+    gamma: float = 0.99
+    policy: str = "auto"
+    normalise_obs: bool = False
+    normalise_reward: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1 or self.total_timesteps < self.num_envs:
+            raise ValueError(
+                f"num_envs must be at least 1 and total_timesteps at least num_envs, got num_envs={self.num_envs} and "
+                f"total_timesteps={self.total_timesteps}."
+            )
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"gamma must be in [0, 1], got {self.gamma}.")
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps per row of metrics."""
+        return self.num_envs * max(1, self.total_timesteps // (self.num_envs * NUM_POINTS))
+
+    @property
+    def num_updates(self) -> int:
+        """Rows of metrics."""
+        return self.total_timesteps // self.steps_per_update
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        shared = {field.name for field in dataclasses.fields(Settings)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in shared}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SB3Agent:
+    """An agent of a library, one run per seed.
+
+    Attributes:
+        name: ``"sb3/ppo"``, as in :func:`reward_design.agents.agent`.
+        description: one line.
+        algorithm: the class.
+        Config: frozen :class:`Settings` with the constructor's arguments and defaults.
+        library: where it comes from.
+    """
+
+    name: str
+    description: str
+    algorithm: Any
+    Config: type
+    library: Library
+
+    def check(self, config: Any, task: Task, reward: Reward) -> None:
+        """Refuse what the agent cannot serve.
+
+        Raises:
+            ValueError: for another gamma, or a space that it does not know.
+            TypeError: for a reward of kind ``TRAJECTORY``.
+        """
+        base.check_reward_fits(config, reward)
+        require_online(reward, f"the wrapper that {self.name!r} learns through")
+        _check_action_space(self.name, task)
+        self.view(config, task.env.observation_space)
+
+    def view(self, config: Any, space: spaces.Space) -> tuple[str, bool]:
+        """Name of the policy for an observation space, and whether it reads flattened observations."""
+        policies = list(self.algorithm.policy_aliases)
+        if config.policy not in ("auto", *policies):
+            raise ValueError(
+                f"agent {self.name!r} has no policy {config.policy!r}{suggestion(config.policy, policies)} "
+                f"It has: {', '.join(policies)}."
+            )
+        policy, flat = _policy(space, policies, one_hot=self.library.module == "stable_baselines3")
+        if config.policy != "auto":
+            policy, flat = config.policy, flat and config.policy == "MlpPolicy"
+        box = flat or isinstance(space, (spaces.Box, spaces.Dict))
+        if config.normalise_obs and not box:
+            raise ValueError(f"normalise_obs needs observations that are arrays of numbers, got {space}; leave it out.")
+        return policy, flat
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that the agent comes from."""
+        return {name.replace("_", "-"): importlib.metadata.version(name) for name in self.library.packages}
+
+    def make(self, config: Any, venv: Any, seed: int) -> Any:
+        """The algorithm on a VecEnv."""
+        own = config.own
+        if "buffer_size" in own:  # a larger one would never be full
+            lanes = -(-config.total_timesteps // config.num_envs) + 1
+            own["buffer_size"] = min(own["buffer_size"], lanes * config.num_envs)
+        policy, _ = self.view(config, venv.observation_space)
+        return self.algorithm(policy, venv, gamma=config.gamma, seed=seed, verbose=0, **own)
+
+
+def agent(name: str) -> SB3Agent:
+    """The agent called ``sb3/<name>`` or ``sbx/<name>``.
+
+    Args:
+        name: prefix of a library and the lower-case name of its class.
+
+    Returns:
+        The agent, always the same object.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest one.
+        ImportError: if the library is not installed, naming the extra.
+
+    Example:
+        >>> from reward_design.agents import sb3
+        >>> ppo = sb3.agent("sb3/ppo")
+        >>> ppo.Config(total_timesteps=10_000).n_steps
+        2048
+    """
+    prefix, _, short = name.partition("/")
+    known = names()
+    if name not in known:
+        raise ValueError(f"unknown agent {name!r}{suggestion(name, known)} Agents: {', '.join(known)}.")
+    return _agent(prefix, short)
+
+
+def names() -> list[str]:
+    """Names of all agents of the libraries, installed or not."""
+    return [f"{prefix}/{name.lower()}" for prefix, library in LIBRARIES.items() for name in library.algorithms]
+
+
+def lines() -> dict[str, str]:
+    """A line of text for each library, by prefix."""
+    return {
+        prefix: f"{library.title}: {', '.join(map(str.lower, library.algorithms))} (extra {library.extra!r})"
+        for prefix, library in LIBRARIES.items()
+    }
+
+
+def train(
+    agent: SB3Agent,
+    config: Any,
+    task: Task,
+    reward: Reward,
+    seed: int,
+    *,
+    on_update: Callable[[int, Mapping[str, float]], None] | None = None,
+    keep: Callable[[Any], None] | None = None,
+) -> base.TrainResult:
+    """Train one run; the reward is paid through :class:`reward_design.adapters.sb3.VecRewardWrapper`.
+
+    Random generators and torch's threads (one for the run) are the caller's again afterwards.
+
+    Args:
+        agent: from :func:`agent`.
+        config: its settings.
+        task: any task; functional ones are stepped through their gymnasium view.
+        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``.
+        seed: of the agent, the environments and the reward.
+        on_update: called with the rows of metrics so far and the last one.
+        keep: called with the algorithm after training, while its environment is still open.
+
+    Returns:
+        The algorithm as ``state``, and metrics ``[num_updates]`` as of all agents
+        (:class:`reward_design.agents.base.TrainResult`).
+
+    Raises:
+        ValueError, TypeError: for what the agent cannot serve.
+        NonFiniteRewardError: naming reward, term and step.
+    """
+    from reward_design.agents import sb3_parts
+
+    agent.check(config, task, reward)
+    with contained():
+        venv, log = sb3_parts.environment(agent, config, task, reward, seed)
+        with contextlib.closing(venv):
+            model = agent.make(config, venv, seed)
+            venv.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2)
+            total = config.num_updates * config.steps_per_update
+            model.learn(total, callback=sb3_parts.Watch(log, total, on_update), log_interval=None)
+            if keep is not None:
+                keep(model)
+    rows = log.rows[: config.num_updates]
+    return base.TrainResult(model, {name: np.array([row[name] for row in rows]) for name in rows[-1]})
+
+
+def train_seeds(
+    agent: SB3Agent,
+    config: Any,
+    task: Task,
+    reward: Reward,
+    seeds: Sequence[int],
+    *,
+    on_update: Callable[[float], None] | None = None,
+) -> base.TrainResult:
+    """:func:`train` for each seed, one after another: metrics ``[num_seeds, num_updates]``, the algorithms as state."""
+
+    def tick(updates: int, _: Any, number: int) -> None:
+        if on_update is not None:
+            on_update((number * config.num_updates + updates) / len(seeds))
+
+    runs = [
+        train(agent, config, task, reward, seed, on_update=functools.partial(tick, number=number))
+        for number, seed in enumerate(seeds)
+    ]
+    metrics = {name: np.stack([run.metrics[name] for run in runs]) for name in runs[0].metrics}
+    return base.TrainResult([run.state for run in runs], metrics)
+
+
+def evaluate(
+    agent: SB3Agent,
+    config: Any,
+    task: Task,
+    model: Any,
+    *,
+    num_episodes: int = 32,
+    deterministic: bool = True,
+    seed: int = 0,
+    moments: Any = None,
+) -> dict[str, np.ndarray]:
+    """Play whole episodes, judged by the environment's own reward.
+
+    The first ``ceil(num_episodes / num_envs)`` episodes of every lane count, so that short ones are not preferred.
+
+    Args:
+        agent: from :func:`agent`.
+        config: its settings.
+        task: the task.
+        model: the algorithm, as :func:`train` returns it or its ``load``.
+        num_episodes: at least this many episodes.
+        deterministic: the mode of the policy instead of samples.
+        seed: of environments and exploration.
+        moments: ``VecNormalize`` of the training, for a loaded algorithm that learned with ``normalise_obs``.
+
+    Returns:
+        ``true_return``, ``success`` and ``length`` per episode.
+    """
+    from reward_design.agents import sb3_parts
+
+    moments = moments if moments is not None else model.get_vec_normalize_env()
+    quota = -(-num_episodes // config.num_envs)
+    with contained():
+        venv, log = sb3_parts.environment(agent, config, task, None, seed, moments=moments)
+        with contextlib.closing(venv):
+            model.set_random_seed(seed)
+            venv.seed(seed)
+            obs = venv.reset()
+            while min(map(len, log.by_lane())) < quota:
+                obs, *_ = venv.step(model.predict(obs, deterministic=deterministic)[0])
+    played = [totals for lane in log.by_lane() for totals in lane[:quota]]
+    names = ("true_return", "success", "length")
+    return {name: np.array([totals[name] for totals in played], np.float32) for name in names}
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _agent(prefix: str, short: str) -> SB3Agent:
+    library = LIBRARIES[prefix]
+    module = require(library.module, library.extra, f"agents {prefix}/<name>")
+    algorithm = getattr(module, next(name for name in library.algorithms if name.lower() == short))
+    description = f"{algorithm.__name__} of {library.title}"
+    return SB3Agent(f"{prefix}/{short}", description, algorithm, _config(algorithm), library)
+
+
+def _config(algorithm: Any) -> type:
+    """Settings with the arguments of a constructor that a command line or a record can hold."""
+    fields = []
+    for name, parameter in inspect.signature(algorithm).parameters.items():
+        kind = _kind(parameter.annotation)
+        if kind is not None and name not in _NOT_SETTINGS and not name.startswith("_"):
+            fields.append((name, kind, dataclasses.field(default=parameter.default)))
+    return dataclasses.make_dataclass(
+        f"{algorithm.__name__}Config", fields, bases=(Settings,), frozen=True, kw_only=True,
+        namespace={"__doc__": f"Settings of {algorithm.__name__}: its constructor's, and :class:`Settings`."},
+    )  # fmt: skip
+
+
+def _kind(annotation: Any) -> Any:
+    """The plain types of an annotation, or None: numbers before text, so that ``0.1`` is a number."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    options = typing.get_args(annotation) if union else (annotation,)
+    plain = [kind for kind in (bool, int, float, dict, str) if kind in [typing.get_origin(o) or o for o in options]]
+    if not plain:
+        return None
+    return functools.reduce(operator.or_, [*plain, *([None] if type(None) in options else [])])
+
+
+def _policy(space: spaces.Space, policies: Sequence[str], *, one_hot: bool) -> tuple[str, bool]:
+    """Policy and whether to flatten, for observations; ``one_hot``: discrete and dictionary ones are read as such."""
+    if isinstance(space, spaces.Dict):
+        parts = space.spaces.values()
+        readable = not any(isinstance(part, (spaces.Dict, spaces.Tuple)) or _is_small_image(part) for part in parts)
+        native = one_hot and readable and "MultiInputPolicy" in policies
+        return ("MultiInputPolicy", False) if native else ("MlpPolicy", True)
+    if _is_image(space):
+        native = "CnnPolicy" in policies and not _is_small_image(space)
+        return ("CnnPolicy", False) if native else ("MlpPolicy", True)
+    return "MlpPolicy", not (isinstance(space, spaces.Box) or (one_hot and not isinstance(space, spaces.Tuple)))
+
+
+def _is_image(space: spaces.Space) -> bool:
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    return is_image_space(space)
+
+
+def _is_small_image(space: spaces.Space) -> bool:
+    return _is_image(space) and sorted(space.shape or ())[1] < SMALLEST_IMAGE
+
+
+def _check_action_space(name: str, task: Task) -> None:
+    space, short = task.env.action_space, name.partition("/")[2]
+    simple = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    known = (spaces.Discrete,) if short in _DISCRETE else (spaces.Box,) if short in _CONTINUOUS else simple
+    prefix = name.partition("/")[0]
+    if not isinstance(space, known):
+        fitting = {spaces.Discrete: ("ppo", "dqn"), spaces.Box: ("ppo", "sac")}.get(type(space), ("ppo",))
+        hint = " or ".join(f"{prefix}/{other}" for other in fitting) if isinstance(space, simple) else "another task"
+        wanted = " or ".join(kind.__name__ for kind in known)
+        raise ValueError(f"agent {name!r} needs {wanted} actions, task {task.name!r} has {space}; use {hint}.")
+    if isinstance(space, spaces.Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"agent {name!r} needs bounded actions, task {task.name!r} has {space}; give the environment bounds, with "
+            "gymnasium.wrappers.RescaleAction for example."
+        )
+    if isinstance(space, spaces.Discrete) and space.start != 0:
+        raise ValueError(f"agent {name!r} needs actions counted from 0, task {task.name!r} has {space}; shift them.")
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """One thread for torch (the fastest for small networks) and seeds that are nobody else's, within the block."""
+    import torch
+
+    threads, python, numpy = torch.get_num_threads(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
