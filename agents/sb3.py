@@ -1,6 +1,7 @@
 """Agents of stable-baselines3 and sbx on any task with any reward, with the metrics of the agents of this package."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -151,7 +152,7 @@ class SB3Agent:
 
     def make(self, config: Any, venv: Any, seed: int) -> Any:
         """The algorithm on a VecEnv."""
-        own = config.own
+        own = copy.deepcopy(config.own)  # the libraries write into policy_kwargs
         if "buffer_size" in own:  # a larger one would never be full
             lanes = -(-config.total_timesteps // config.num_envs) + 1
             own["buffer_size"] = min(own["buffer_size"], lanes * config.num_envs)
@@ -206,7 +207,6 @@ def train(
     seed: int,
     *,
     on_update: Callable[[int, Mapping[str, float]], None] | None = None,
-    keep: Callable[[Any], None] | None = None,
 ) -> base.TrainResult:
     """Train one run; the reward is paid through :class:`reward_design.adapters.sb3.VecRewardWrapper`.
 
@@ -219,7 +219,6 @@ def train(
         reward: any reward of kind ``POINTWISE`` or ``CAUSAL``.
         seed: of the agent, the environments and the reward.
         on_update: called with the rows of metrics so far and the last one.
-        keep: called with the algorithm after training, while its environment is still open.
 
     Returns:
         The algorithm as ``state``, and metrics ``[num_updates]`` as of all agents
@@ -239,8 +238,6 @@ def train(
             venv.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2)
             total = config.num_updates * config.steps_per_update
             model.learn(total, callback=sb3_parts.Watch(log, total, on_update), log_interval=None)
-            if keep is not None:
-                keep(model)
     rows = log.rows[: config.num_updates]
     return base.TrainResult(model, {name: np.array([row[name] for row in rows]) for name in rows[-1]})
 
