@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sbx's d
 FAST = {"n_steps": "32", "batch_size": "32", "n_epochs": "1", "num_envs": "2", "policy_kwargs": "{'net_arch': [8]}"}
 ARGS = {"agent": "sb3/ppo", "seeds": 2, "total_timesteps": 512, "config": FAST, "progress": False, "report": False}
 OFF = {"learning_starts": 100, "batch_size": 8, "train_freq": 32, "policy_kwargs": {"net_arch": [8]}}
-gymnasium.register("Walk-v1", entry_point="adapter_envs:Walk", kwargs={"reuse": False})
+gymnasium.register("PlainWalk-v0", entry_point="adapter_envs:Walk", kwargs={"reuse": False})
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,10 @@ def results(tmp_path_factory):
 
 def walk(**settings):
     return task_from_gymnasium(
-        "Walk-v1", info={"speed": ((), float)}, success=lambda t: t.terminated & (t.info["speed"] > 0.0), **settings
+        "PlainWalk-v0",
+        info={"speed": ((), float)},
+        success=lambda t: t.terminated & (t.info["speed"] > 0.0),
+        **settings,
     )
 
 
@@ -216,7 +219,7 @@ def test_the_policy_follows_from_the_observations(space, in_torch, in_jax):
 
 @pytest.mark.parametrize("name", ["sb3/ppo", "sbx/ppo"])
 def test_dictionary_observations_are_learned_from(name):
-    known = task_from_gymnasium("Walk-v1", layout="dict")
+    known = task_from_gymnasium("PlainWalk-v0", layout="dict")
     config = settings(name, known, total_timesteps=64, n_steps=32, batch_size=32, n_epochs=1, normalise_obs=True)
     shaped = rd.potential_shaping(lambda obs: -jnp.abs(obs["position"]).sum(-1), gamma=known.gamma)
     result = sb3.train(agent(name), config, known, shaped, 0)

@@ -1,6 +1,6 @@
 """Wrappers in an order that would silently give wrong numbers are refused; those that work give the right ones."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import functools
 import warnings
@@ -129,6 +129,28 @@ def drive_autoreset(env):
     return [env.step(action)[1] for action in lane_actions(0, 20)]
 
 
+def test_action_wrappers_outside_show_the_reward_what_the_environment_gets():
+    effort = rd.pointwise("effort", lambda t: -jnp.abs(t.action).sum(-1))
+    outside = wrappers.RescaleAction(RewardWrapper(Walk(), effort), -10, 10)
+    inside = RewardWrapper(wrappers.RescaleAction(Walk(), -10, 10), effort)
+    for env, expected in ((outside, -1.0), (inside, -10.0)):
+        env.reset(seed=0)
+        assert env.step(np.array([5.0, -5.0]))[1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_frame_skipping_inside_is_one_step_for_the_reward():
+    shaping = rd.potential_shaping(lambda obs: -jnp.abs(obs).sum(-1), gamma=0.5)
+    only = rd.chain(rd.environment_reward(), rd.scale(0.0), shaping)
+    inside = RewardWrapper(wrappers.MaxAndSkipObservation(Walk(reuse=False), skip=2), only)
+    outside = wrappers.MaxAndSkipObservation(RewardWrapper(Walk(reuse=False), only), skip=2)
+    first, _ = inside.reset(seed=0)
+    outside.reset(seed=0)
+    successor, paid, terminated, *_ = inside.step(np.zeros(2, np.float32))
+    assert not terminated
+    assert paid == pytest.approx(-0.5 * np.abs(successor).sum() + np.abs(first).sum(), abs=1e-5)
+    assert abs(outside.step(np.zeros(2, np.float32))[1] - paid) > 0.01
+
+
 # --- vector environments --------------------------------------------------------------------------------------------
 
 
@@ -200,7 +222,7 @@ def test_stacked_wrappers_keep_the_innermost_reward_at_every_step(outer, mode):
 
 
 def lost():
-    return rd.potential_shaping(lambda obs: obs["goal"].sum(-1), gamma=0.9)
+    return rd.potential_shaping(lambda obs: obs["goal"].sum(-1), gamma=0.99)
 
 
 def test_a_missing_key_of_the_observation_is_named_with_those_there_are():
@@ -214,7 +236,7 @@ def test_a_missing_key_of_the_observation_is_named_with_those_there_are():
 def test_compare_names_a_missing_key_before_it_trains(tmp_path):
     info = rd.pointwise("windy", lambda t: t.info["wind"])
     for reward, text in (
-        (info, r"reward 'windy' reads 'wind', which is no entry of the info\."),
+        (info, r"reward 'windy' reads 'wind', which is no entry of the info \(it has next_action\)"),
         (lost(), "reads 'goal' by its name from an array"),
     ):
         with pytest.raises(ValueError, match=text):
