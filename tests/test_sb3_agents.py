@@ -45,7 +45,7 @@ def ranks():
 def results(tmp_path_factory):
     broken = rd.pointwise("broken", lambda t: jnp.full_like(t.reward, jnp.nan))
     designs = {"sparse": "sparse", "broken": broken, "shaping": "shaping"}
-    return compare("chain", designs, out=tmp_path_factory.mktemp("sb3"), **{**ARGS, "report": True})
+    return compare("cartpole", designs, out=tmp_path_factory.mktemp("sb3"), **{**ARGS, "report": True})
 
 
 def walk(**settings):
@@ -65,21 +65,23 @@ def settings(name, known, **values):
 
 
 def test_units_have_what_those_of_our_own_agents_have(results):
-    assert set(results.done) == {("chain", "sparse"), ("chain", "shaping")}
-    record = results.done["chain", "shaping"].record
+    assert set(results.done) == {("cartpole", "sparse"), ("cartpole", "shaping")}
+    record = results.done["cartpole", "shaping"].record
     assert set(record["curves"]) >= {"true_return", "shaped_return", "success", "length", "term/potential_shaping"}
-    assert record["config"]["gamma"] == task("chain").gamma
+    assert record["config"]["gamma"] == task("cartpole").gamma
     assert record["config"]["n_steps"] == 32
     assert record["env_steps"] == 2 * 512
     assert record["steps"][-1] == 512
     assert record["versions"]["torch"] == torch.__version__
     assert record["wall_s"] > 0
-    assert results.done["chain", "sparse"].final().shape == (2,)
-    assert "potential" not in str(results.done["chain", "sparse"].record["curves"].keys())
+    assert results.done["cartpole", "sparse"].final().shape == (2,)
+    assert "potential" not in str(results.done["cartpole", "sparse"].record["curves"].keys())
 
 
 def test_a_failing_reward_is_recorded_and_the_others_go_on(results):
-    assert "'broken' must be finite, got nan from term 'broken' at step 0" in results.failed["chain", "broken"].reason
+    assert (
+        "'broken' must be finite, got nan from term 'broken' at step 0" in results.failed["cartpole", "broken"].reason
+    )
 
 
 def test_the_report_and_a_second_call_work_as_for_any_agent(results, monkeypatch):
@@ -91,9 +93,9 @@ def test_the_report_and_a_second_call_work_as_for_any_agent(results, monkeypatch
     monkeypatch.setattr(sb3, "train_seeds", broken_again)
     folder = results.report.rpartition("/")[0]
     broken = rd.pointwise("broken", lambda t: jnp.full_like(t.reward, jnp.nan))
-    again = compare("chain", {"sparse": "sparse", "broken": broken, "shaping": "shaping"}, out=folder, **ARGS)
-    assert again.failed["chain", "broken"].reason == "still broken"
-    np.testing.assert_array_equal(again.done["chain", "sparse"].final(), results.done["chain", "sparse"].final())
+    again = compare("cartpole", {"sparse": "sparse", "broken": broken, "shaping": "shaping"}, out=folder, **ARGS)
+    assert again.failed["cartpole", "broken"].reason == "still broken"
+    np.testing.assert_array_equal(again.done["cartpole", "sparse"].final(), results.done["cartpole", "sparse"].final())
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -170,6 +172,29 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not():
     lengths = [run.metrics["length"] for run in runs]
     np.testing.assert_array_equal(lengths[0], lengths[1])
     assert (np.nan_to_num(lengths[0]) != np.nan_to_num(lengths[2])).any()
+
+
+def test_parameters_equal_those_of_the_library_used_by_hand():
+    known = task_from_gymnasium("PlainWalk-v0")
+    double = rd.chain(rd.environment_reward(), rd.scale(2.0))
+    own = {"n_steps": 32, "batch_size": 32, "n_epochs": 2}
+    ours = sb3.train(agent("sb3/ppo"), settings("sb3/ppo", known, total_timesteps=128, **own), known, double, 5).state
+    with sb3.contained():
+        by_hand = stable_baselines3.PPO("MlpPolicy", Doubled("PlainWalk-v0"), gamma=0.99, seed=5, **own)
+        by_hand.env.seed(int(np.random.SeedSequence(5).generate_state(1)[0]) // 2)
+        by_hand.learn(128)
+    for a, b in zip(ours.policy.parameters(), by_hand.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+class Doubled(gymnasium.RewardWrapper):
+    """An environment with twice its reward."""
+
+    def __init__(self, name):
+        super().__init__(gymnasium.make(name))
+
+    def reward(self, reward):
+        return 2 * reward
 
 
 def test_a_budget_that_fills_no_rollout_is_kept():

@@ -32,7 +32,12 @@ from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper  # noqa
 
 LANES, GAMMA = 2, 0.9
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sbx's distributions use names that JAX moved
-OFF_POLICY = {"learning_starts": 30, "buffer_size": 400, "batch_size": 16, "train_freq": 4, "device": "cpu", "seed": 1}
+BUFFER = {"learning_starts": 30, "buffer_size": 400, "batch_size": 16, "train_freq": 4}
+
+
+def off_policy():
+    """Settings; new ones every time, because the libraries write into them."""
+    return {**BUFFER, "policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +94,7 @@ def shaped(obs, next_obs, reward, terminated):
 @pytest.mark.parametrize("library", ["stable_baselines3", "sbx"])
 def test_sac_stores_the_reward_of_the_raw_transition(library):
     algorithm = pytest.importorskip(library).SAC
-    model = algorithm("MlpPolicy", VecRewardWrapper(walks(), shaping()), **OFF_POLICY)
+    model = algorithm("MlpPolicy", VecRewardWrapper(walks(), shaping()), **off_policy())
     model.learn(96)
     check_walk(model, shaped)
     batch = model.replay_buffer.sample(200)
@@ -100,7 +105,7 @@ def test_sac_stores_the_reward_of_the_raw_transition(library):
 @pytest.mark.parametrize("library", ["stable_baselines3", "sbx"])
 def test_dqn_stores_the_reward_of_the_raw_transition(library):
     algorithm = pytest.importorskip(library).DQN
-    model = algorithm("MlpPolicy", VecRewardWrapper(poles(), shaping()), exploration_final_eps=1.0, **OFF_POLICY)
+    model = algorithm("MlpPolicy", VecRewardWrapper(poles(), shaping()), exploration_final_eps=1.0, **off_policy())
     model.learn(200)
     obs, next_obs, rewards, dones, timeouts = stored(model)
     terminated = dones.astype(bool) & ~timeouts.astype(bool)
@@ -152,7 +157,7 @@ class Steps(BaseCallback):
 
 def test_vec_normalize_above_leaves_raw_transitions_in_the_buffer():
     venv = VecNormalize(VecRewardWrapper(walks(), shaping()), gamma=GAMMA)
-    model = SAC("MlpPolicy", venv, **OFF_POLICY)
+    model = SAC("MlpPolicy", venv, **off_policy())
     model.learn(96)
     check_walk(model, shaped)
     rewards = model.replay_buffer.sample(64, env=venv).rewards.numpy()
@@ -166,7 +171,7 @@ def test_vec_normalize_below_does_not_take_the_reward_away_from_replay_buffers()
     """Control: stable-baselines3 asks VecNormalize for rewards, wherever it lies; that would be the environment's."""
     triple = rd.chain(rd.environment_reward(), rd.scale(3.0))
     venv = VecRewardWrapper(VecNormalize(walks(), norm_reward=False), triple)
-    model = SAC("MlpPolicy", venv, **OFF_POLICY)
+    model = SAC("MlpPolicy", venv, **off_policy())
     model.learn(96)
     check_walk(model, lambda obs, next_obs, reward, terminated: 3.0 * reward)
     with pytest.raises(ValueError, match=r"VecNormalize\(norm_reward=True\) must lie outside VecRewardWrapper"):
@@ -194,7 +199,7 @@ def test_monitor_keeps_the_original_reward_while_the_agent_learns():
 
 def test_a_model_is_saved_loaded_and_goes_on(tmp_path):
     venv = VecNormalize(VecRewardWrapper(walks(), shaping()), gamma=GAMMA)
-    model = SAC("MlpPolicy", venv, **OFF_POLICY)
+    model = SAC("MlpPolicy", venv, **off_policy())
     model.learn(40)
     model.save(tmp_path / "model")
     venv.save(tmp_path / "moments.pkl")
@@ -287,7 +292,7 @@ class Reach(gymnasium.Env):
 def test_hindsight_replay_is_refused_because_it_would_pay_another_reward():
     def learn(venv):
         her = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"n_sampled_goal": 2}}
-        SAC("MultiInputPolicy", venv, **OFF_POLICY, **her).learn(40)
+        SAC("MultiInputPolicy", venv, **off_policy(), **her).learn(40)
 
     double = rd.chain(rd.environment_reward(), rd.scale(2.0))
     for venv in (VecRewardWrapper(DummyVecEnv([Reach]), double), DummyVecEnv([lambda: RewardWrapper(Reach(), double)])):
@@ -345,6 +350,24 @@ def test_rewards_on_a_gymnasium_vector_environment_equal_the_recorded_episodes()
     for lane, rows in enumerate(record(LANES, 20, seed=5)):
         expected = [shaped(o, n, r, np.bool_(end)) for o, _, n, r, end, _, _ in rows]
         np.testing.assert_allclose(np.array(paid)[:, lane], expected, atol=1e-5)
+
+
+def test_options_reach_the_environments():
+    seen = []
+
+    class Optional(Walk):
+        def reset(self, *, seed=None, options=None):
+            seen.append(options)
+            return super().reset(seed=seed, options=options)
+
+    venv = GymnasiumVecEnv(SyncVectorEnv([Optional] * LANES, autoreset_mode=AutoresetMode.SAME_STEP))
+    venv.set_options({"level": 3})
+    venv.reset()
+    venv.reset()
+    assert seen == [{"level": 3}] * LANES + [None] * LANES
+    venv.set_options([{"level": 1}, {"level": 2}])
+    with pytest.raises(ValueError, match="resets all lanes with the same options"):
+        venv.reset()
 
 
 def test_steps_that_are_no_experience_are_refused():

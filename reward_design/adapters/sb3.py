@@ -178,10 +178,13 @@ class GymnasiumVecEnv(VecEnv):
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> Any:
-        """Start an episode in every lane, with the seeds of :meth:`seed`."""
+        """Start an episode in every lane, with the seeds of :meth:`seed` and the options of :meth:`set_options`."""
         seeds: Any = None if self._seeds[0] is None else list(self._seeds)
-        obs, infos = self.envs_below.reset(seed=seeds)
+        if any(options != self._options[0] for options in self._options):
+            raise ValueError(f"GymnasiumVecEnv resets all lanes with the same options, got {self._options}.")
+        obs, infos = self.envs_below.reset(seed=seeds, options=self._options[0] or None)
         self._reset_seeds()
+        self._reset_options()
         self.reset_infos = _rows(infos, self.num_envs)
         return _copied(obs)
 
