@@ -5,10 +5,7 @@ import copy
 import dataclasses
 import functools
 import importlib.metadata
-import inspect
-import operator
 import random
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,15 +15,10 @@ from gymnasium import spaces
 
 from reward_design._names import suggestion
 from reward_design._optional import require
-from reward_design.agents import base
+from reward_design.agents import base, sb3_settings, sb3_spaces
 from reward_design.core import Reward
 from reward_design.describe import require_online
 from reward_design.envs.base import Task
-
-NUM_POINTS = 200
-"""Rows of metrics of a run (about)."""
-SMALLEST_IMAGE = 36
-"""Height and width that the libraries' convolutional network needs; smaller images are flattened."""
 
 
 class Library(typing.NamedTuple):
@@ -50,54 +42,6 @@ LIBRARIES = {
     ),
 }  # fmt: skip
 """Families of agents by the prefix of their names."""
-_DISCRETE, _CONTINUOUS = ("dqn",), ("crossq", "ddpg", "sac", "td3", "tqc")
-_NOT_SETTINGS = ("policy", "env", "gamma", "seed", "verbose")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What every agent of the libraries has, beside the arguments of its own constructor.
-
-    Attributes:
-        total_timesteps: environment steps over all lanes (rounded down to whole rows of metrics).
-        num_envs: parallel lanes.
-        gamma: discount per environment step, in [0, 1]; must equal the reward's.
-        policy: name of the policy class; ``"auto"`` chooses by the observations.
-        normalise_obs: scale observations by running moments (``VecNormalize``).
-        normalise_reward: learn from the reward over the running spread of its return; metrics stay those of the reward.
-    """
-
-    total_timesteps: int = 100_000
-    num_envs: int = 1
-    gamma: float = 0.99
-    policy: str = "auto"
-    normalise_obs: bool = False
-    normalise_reward: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_envs < 1 or self.total_timesteps < self.num_envs:
-            raise ValueError(
-                f"num_envs must be at least 1 and total_timesteps at least num_envs, got num_envs={self.num_envs} and "
-                f"total_timesteps={self.total_timesteps}."
-            )
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ValueError(f"gamma must be in [0, 1], got {self.gamma}.")
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps per row of metrics."""
-        return self.num_envs * max(1, self.total_timesteps // (self.num_envs * NUM_POINTS))
-
-    @property
-    def num_updates(self) -> int:
-        """Rows of metrics."""
-        return self.total_timesteps // self.steps_per_update
-
-    @property
-    def own(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        shared = {field.name for field in dataclasses.fields(Settings)}
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in shared}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +52,8 @@ class SB3Agent:
         name: ``"sb3/ppo"``, as in :func:`reward_design.agents.agent`.
         description: one line.
         algorithm: the class.
-        Config: frozen :class:`Settings` with the constructor's arguments and defaults.
+        Config: frozen :class:`~reward_design.agents.sb3_settings.Settings` with the constructor's arguments and
+            their defaults.
         library: where it comes from.
     """
 
@@ -127,7 +72,7 @@ class SB3Agent:
         """
         base.check_reward_fits(config, reward)
         require_online(reward, f"the wrapper that {self.name!r} learns through")
-        _check_action_space(self.name, task)
+        sb3_spaces.check_actions(self.name, task)
         self.view(config, task.env.observation_space)
 
     def view(self, config: Any, space: spaces.Space) -> tuple[str, bool]:
@@ -138,7 +83,7 @@ class SB3Agent:
                 f"agent {self.name!r} has no policy {config.policy!r}{suggestion(config.policy, policies)} "
                 f"It has: {', '.join(policies)}."
             )
-        policy, flat = _policy(space, policies, one_hot=self.library.module == "stable_baselines3")
+        policy, flat = sb3_spaces.policy(space, policies, one_hot=self.library.module == "stable_baselines3")
         if config.policy != "auto":
             policy, flat = config.policy, flat and config.policy == "MlpPolicy"
         box = flat or isinstance(space, (spaces.Box, spaces.Dict))
@@ -319,72 +264,7 @@ def _agent(prefix: str, short: str) -> SB3Agent:
     module = require(library.module, library.extra, f"agents {prefix}/<name>")
     algorithm = getattr(module, next(name for name in library.algorithms if name.lower() == short))
     description = f"{algorithm.__name__} of {library.title}"
-    return SB3Agent(f"{prefix}/{short}", description, algorithm, _config(algorithm), library)
-
-
-def _config(algorithm: Any) -> type:
-    """Settings with the arguments of a constructor that a command line or a record can hold."""
-    fields = []
-    for name, parameter in inspect.signature(algorithm).parameters.items():
-        kind = _kind(parameter.annotation)
-        if kind is not None and name not in _NOT_SETTINGS and not name.startswith("_"):
-            fields.append((name, kind, dataclasses.field(default=parameter.default)))
-    return dataclasses.make_dataclass(
-        f"{algorithm.__name__}Config", fields, bases=(Settings,), frozen=True, kw_only=True,
-        namespace={"__doc__": f"Settings of {algorithm.__name__}: its constructor's, and :class:`Settings`."},
-    )  # fmt: skip
-
-
-def _kind(annotation: Any) -> Any:
-    """The plain types of an annotation, or None: numbers before text, so that ``0.1`` is a number."""
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    options = typing.get_args(annotation) if union else (annotation,)
-    plain = [kind for kind in (bool, int, float, dict, str) if kind in [typing.get_origin(o) or o for o in options]]
-    if not plain:
-        return None
-    return functools.reduce(operator.or_, [*plain, *([None] if type(None) in options else [])])
-
-
-def _policy(space: spaces.Space, policies: Sequence[str], *, one_hot: bool) -> tuple[str, bool]:
-    """Policy and whether to flatten, for observations; ``one_hot``: discrete and dictionary ones are read as such."""
-    if isinstance(space, spaces.Dict):
-        parts = space.spaces.values()
-        readable = not any(isinstance(part, (spaces.Dict, spaces.Tuple)) or _is_small_image(part) for part in parts)
-        native = one_hot and readable and "MultiInputPolicy" in policies
-        return ("MultiInputPolicy", False) if native else ("MlpPolicy", True)
-    if _is_image(space):
-        native = "CnnPolicy" in policies and not _is_small_image(space)
-        return ("CnnPolicy", False) if native else ("MlpPolicy", True)
-    return "MlpPolicy", not (isinstance(space, spaces.Box) or (one_hot and not isinstance(space, spaces.Tuple)))
-
-
-def _is_image(space: spaces.Space) -> bool:
-    from stable_baselines3.common.preprocessing import is_image_space
-
-    return is_image_space(space)
-
-
-def _is_small_image(space: spaces.Space) -> bool:
-    return _is_image(space) and sorted(space.shape or ())[1] < SMALLEST_IMAGE
-
-
-def _check_action_space(name: str, task: Task) -> None:
-    space, short = task.env.action_space, name.partition("/")[2]
-    simple = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    known = (spaces.Discrete,) if short in _DISCRETE else (spaces.Box,) if short in _CONTINUOUS else simple
-    prefix = name.partition("/")[0]
-    if not isinstance(space, known):
-        fitting = {spaces.Discrete: ("ppo", "dqn"), spaces.Box: ("ppo", "sac")}.get(type(space), ("ppo",))
-        hint = " or ".join(f"{prefix}/{other}" for other in fitting) if isinstance(space, simple) else "another task"
-        wanted = " or ".join(kind.__name__ for kind in known)
-        raise ValueError(f"agent {name!r} needs {wanted} actions, task {task.name!r} has {space}; use {hint}.")
-    if isinstance(space, spaces.Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(
-            f"agent {name!r} needs bounded actions, task {task.name!r} has {space}; give the environment bounds, with "
-            "gymnasium.wrappers.RescaleAction for example."
-        )
-    if isinstance(space, spaces.Discrete) and space.start != 0:
-        raise ValueError(f"agent {name!r} needs actions counted from 0, task {task.name!r} has {space}; shift them.")
+    return SB3Agent(f"{prefix}/{short}", description, algorithm, sb3_settings.config(algorithm), library)
 
 
 @contextlib.contextmanager

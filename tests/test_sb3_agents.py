@@ -1,6 +1,6 @@
 """Agents of stable-baselines3 and sbx in compare and train: the contract of metrics, settings, refusals."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import dataclasses
 import random
