@@ -1,12 +1,12 @@
 """What a composed reward consists of, for people and for checks before training."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jax.core import Tracer
 
-from reward_design.core import Kind, Reward
+from reward_design.core import Kind, Reward, Transition
 
 
 def describe(reward: Reward) -> str:
@@ -97,6 +97,49 @@ def require_online(reward: Reward, where: str = "a step-by-step wrapper") -> Non
             f"{reward.name!r} needs whole episodes (kind TRAJECTORY); {where} cannot serve it. "
             "Use unroll on recorded episodes, or wrap it in delayed(...)."
         )
+
+
+def missing_entry(
+    reward: Reward, error: Exception, example: Transition, *, info_keys: Sequence[str] | None = None
+) -> Exception:
+    """The error for a reward that reads something by a name that its transitions do not have.
+
+    Args:
+        reward: the reward.
+        error: what calling it raised.
+        example: a transition as the reward got it.
+        info_keys: of the wrapper, which the user can extend; None where the environment alone says what info has.
+
+    Returns:
+        A ``ValueError`` that says what there is, or ``error`` itself if it is about something else.
+
+    Example:
+        >>> import reward_design as rd
+        >>> obs = {"cell": 0, "position": 1}
+        >>> example = rd.Transition(obs, 0, obs, 0.0, False, False, True, {})
+        >>> print(missing_entry(rd.environment_reward(), KeyError("goal"), example))
+        reward 'environment' reads 'goal', which is no key of the observation (it has cell, position).
+    """
+    info = example.info if info_keys is None else info_keys
+    if isinstance(error, TypeError) and "string indexing" in str(error):
+        shape = getattr(example.obs, "shape", ("",))[1:]
+        read = str(error).rpartition("=")[2]
+        return ValueError(
+            f"reward {reward.name!r} reads {read} by its name from an array, but the observation is one array of shape "
+            f"{shape} without keys; index it by position."
+        )
+    if not isinstance(error, KeyError) or not error.args or error.args[0] in info:
+        return error
+    reads, keys = f"reward {reward.name!r} reads {error.args[0]!r}, which is", []
+    if isinstance(example.obs, Mapping):
+        keys.append(f"no key of the observation (it has {', '.join(map(str, example.obs))})")
+    if info_keys is not None:
+        keys.append(f"not among info_keys = {tuple(info_keys)}")
+        hint = "; name it there if it is an entry of the environment's info."
+    else:
+        keys += [f"no entry of the info (it has {', '.join(info)})"] if info else []
+        hint = "."
+    return ValueError(f"{reads} {' and '.join(keys) or 'nothing that the environment gives'}{hint}")
 
 
 def _lines(label: str, reward: Reward, first: str, rest: str) -> Iterator[str]:

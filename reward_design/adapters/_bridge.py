@@ -14,7 +14,7 @@ from gymnasium.error import ResetNeeded
 
 from reward_design.adapters._spaces import copier, merge, missing_key, numeric_info, zeros
 from reward_design.core import NonFiniteRewardError, Params, Reward, State, Transition, select_lanes
-from reward_design.describe import require_online
+from reward_design.describe import missing_entry, require_online
 
 _config: Any = jax.config
 
@@ -78,8 +78,8 @@ class Bridge:
         self.act = copier(action_space, "action_space")
         self._spaces = observation_space, action_space
         self._obs: Any = None
-        self._ended, self._some_ended = np.zeros(num_envs, bool), False
-        self._num_steps = 0
+        self._ended, self.some_ended = np.zeros(num_envs, bool), False
+        self.num_steps = 0
         self._blank: dict[str, np.ndarray] = {}
         self._num_ends = 0
         self._names: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Bridge:
             lanes = np.ones(self.num_envs, bool)
         self._obs = obs if lanes.all() else merge(lanes, obs, self._obs)
         self._ended = self._ended & ~lanes
-        self._some_ended = bool(self._ended.any())
+        self.some_ended = bool(self._ended.any())
         if self._state is None or not jax.tree.leaves(self._state.episode):
             return
         fresh, episode = self._state.fresh, self._state.episode
@@ -123,7 +123,7 @@ class Bridge:
         flags = np.empty((3, self.num_envs), _float_dtype())
         flags[0], flags[1], flags[2] = reward, terminated, truncated
         mask = ~self._ended
-        lanes = mask if self._some_ended else self._all_lanes
+        lanes = mask if self.some_ended else self._all_lanes
         call = self.reward.step, self._names, self._params, *self._state
         scores, episode, running = _apply(*call, lanes, self._obs, action, next_obs, flags, info)
         self._state = State(episode, running, self._state.fresh)
@@ -131,7 +131,7 @@ class Bridge:
         self._end_lanes(terminated, truncated)
         values = np.array(scores)
         self._check_finite(values)
-        self._num_steps += 1
+        self.num_steps += 1
         return Scores(values[0], dict(zip(self._names, values[1:], strict=True)), mask)
 
     def replace_ended(self, lanes: np.ndarray, last: Callable[[int], Any], first_obs: Any) -> Any:
@@ -203,23 +203,17 @@ class Bridge:
             try:
                 params, state = self.reward.init(jax.random.key(self.seed), example)
                 output, _ = jax.eval_shape(cast(Any, self.reward.step), params, state, example)
-            except KeyError as error:
-                raise self._missing_info(error) from error
+            except (KeyError, TypeError) as error:
+                clearer = missing_entry(self.reward, error, example, info_keys=self.info_keys)
+                raise clearer from (None if clearer is error else error)
         self._params = _owned(params) if self._params is None else _like(params, self._params, "params")
         self._state = _owned(state) if self._state is None else _like(state, self._state, "reward_state")
         self._names = tuple(sorted(output.terms))
 
-    def _missing_info(self, error: KeyError) -> Exception:
-        if not error.args or error.args[0] in self.info_keys:
-            return error
-        return ValueError(
-            f"reward {self.reward.name!r} reads {error.args[0]!r}, which is not among info_keys = {self.info_keys}; "
-            "name it there if it is an entry of the environment's info."
-        )
-
     def _suspect_reused_buffer(self, lane: int, next_obs: Any, first_obs: Any) -> None:
-        same = jax.tree.map(lambda a, b: np.array_equal(a[lane], b[lane]), next_obs, first_obs)
-        self._num_ends = self._num_ends + 1 if all(jax.tree.leaves(same)) else -1
+        if _same(lane, next_obs, self._obs):  # nothing moved in this step: an agent stuck at the start tells nothing
+            return
+        self._num_ends = self._num_ends + 1 if _same(lane, next_obs, first_obs) else -1
         if self._num_ends == 3:
             warnings.warn(
                 "the last observation of an episode was each time the first of the next one; if the environment reuses "
@@ -232,9 +226,9 @@ class Bridge:
         if self.autoreset == "same_step":
             return
         done = np.logical_or(terminated, truncated)
-        if done.any() or self._some_ended:
+        if done.any() or self.some_ended:
             self._ended = (self._ended | done) if self.autoreset == "disabled" else done.reshape(self.num_envs)
-            self._some_ended = bool(self._ended.any())
+            self.some_ended = bool(self._ended.any())
 
     def _check_finite(self, values: np.ndarray) -> None:
         rewards = values[0]
@@ -242,7 +236,7 @@ class Bridge:
             return
         lane = int(np.argmin(np.isfinite(rewards)))
         terms = dict(zip(self._names, values[1:, lane], strict=True))
-        where = f"step {self._num_steps} of environment {lane}"
+        where = f"step {self.num_steps} of environment {lane}"
         raise non_finite(self.reward, rewards[lane], terms, where)
 
 
@@ -294,6 +288,10 @@ def _transition(mask: Any, obs: Any, action: Any, next_obs: Any, flags: Any, inf
 @jax.jit
 def _select(lanes: Any, on_true: Any, on_false: Any) -> Any:
     return select_lanes(lanes, on_true, on_false)
+
+
+def _same(lane: int, one: Any, other: Any) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a[lane], b[lane]), one, other)))
 
 
 def _owned(tree: Any) -> Any:

@@ -1,6 +1,6 @@
 """A reward around gymnasium environments, single and vector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -9,8 +9,9 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.wrappers import Autoreset
 
+from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
-from reward_design.core import Params, Reward
+from reward_design.core import Kind, Params, Reward
 
 __all__ = ["RewardWrapper", "VectorRewardWrapper"]
 
@@ -26,6 +27,9 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
     (visit counts, normalisers) as they are; wrap the reward in :func:`reward_design.freeze_running` where the same seed
     has to give the same rewards again.
 
+    ``gymnasium.wrappers.TimeLimit`` belongs inside (``gymnasium.make`` puts it there): the reward does not see a limit
+    outside. Where a reward depends on it (kind ``CAUSAL``), a warning tells when this seems so.
+
     Args:
         env: a single environment. A step after the end of an episode and before ``reset`` (also the one in which
             ``gymnasium.wrappers.Autoreset`` resets) earns 0 and changes nothing.
@@ -36,8 +40,8 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
 
     Raises:
         TypeError: for a vector environment, a reward of kind ``TRAJECTORY``, or a space without numbers.
-        ValueError: if the reward does not fit the environment (at the first step if it reads info), or if an entry
-            of ``info_keys`` is missing at a step.
+        ValueError: if the reward does not fit the environment (at the first step if it reads info), if an entry of
+            ``info_keys`` is missing at a step, or if ``NormalizeReward`` lies below.
         NonFiniteRewardError: if a reward is NaN or infinite, naming reward, term and step.
 
     Example:
@@ -64,13 +68,18 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
             raise TypeError(f"RewardWrapper expects a single gymnasium.Env, got {_kind(env)}; use VectorRewardWrapper.")
         arguments: dict[str, Any] = {"reward": reward, "params": params, "seed": seed, "info_keys": info_keys}
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
+        _order.check_single(env)
         super().__init__(env)
         mode = "next_step" if _has_autoreset(env) else "disabled"
         self._bridge = Bridge(env.observation_space, env.action_space, autoreset=mode, **arguments)
+        watched = mode == "disabled" and reward.kind is Kind.CAUSAL
+        self._cut = _order.CutEpisodes() if watched else None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and the reward's episode."""
         obs, info = self.env.reset(seed=seed, options=options)
+        if self._cut is not None:
+            self._cut.reset(self._bridge.num_steps, self._bridge.some_ended)
         self._bridge.reset(obs)
         return obs, info
 
@@ -84,6 +93,16 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
         info = {"env_reward": float(reward), **info}
         info["reward_terms"] = {name: term.item() for name, term in score.terms.items()}
         return obs, score.reward.item(), terminated, truncated, info
+
+    @property
+    def compute_reward(self) -> Callable[..., Any]:
+        """Present where the environment has it, and refused: relabelled goals would earn another reward than steps.
+
+        Raises:
+            AttributeError: if the environment has none.
+        """
+        self.env.get_wrapper_attr("compute_reward")
+        return _order.refuse_relabelling
 
 
 class VectorRewardWrapper(RewardAttributes, VectorWrapper):
@@ -109,7 +128,8 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
 
     Raises:
         TypeError: for a single environment, a reward of kind ``TRAJECTORY``, or a space without numbers.
-        ValueError: if the reward does not fit, the autoreset mode is unknown, or ``final_obs`` or info are missing.
+        ValueError: if the reward does not fit, the autoreset mode is unknown, ``final_obs`` or info are missing, or a
+            wrapper below would give wrong numbers.
         NonFiniteRewardError: if a reward is NaN or infinite, naming reward, term, step and environment.
 
     Example:
@@ -134,8 +154,9 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
     ) -> None:
         if not isinstance(envs, VectorEnv):
             raise TypeError(f"VectorRewardWrapper expects a gymnasium VectorEnv, got {_kind(envs)}; use RewardWrapper.")
+        mode = autoreset_mode(envs)
+        _order.check_vector(envs, mode)
         super().__init__(envs)
-        mode = _autoreset_mode(envs)
         self._bridge = Bridge(
             envs.single_observation_space,
             envs.single_action_space,
@@ -164,7 +185,8 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
         next_obs = bridge.replace_ended(ended, lambda lane: _final_obs(infos, lane), start_obs)
         picked = bridge.gather(_rows(infos, ended, bridge.info_keys), infos) if bridge.info_keys else {}
         score = bridge.step(sent, next_obs, rewards, terminated, truncated, picked, start_obs=start_obs)
-        infos = {"env_reward": np.array(rewards), "_env_reward": score.mask, **infos}
+        original = _original(infos, rewards, ended)
+        infos = {**infos, "env_reward": original, "_env_reward": score.mask.copy()}
         masks = {f"_{name}": score.mask.copy() for name in score.terms}
         infos |= {"reward_terms": score.terms | masks, "_reward_terms": score.mask.copy()}
         return obs, score.reward.astype(np.float64), terminated, truncated, infos
@@ -173,7 +195,12 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
 # --- autoreset modes and info ---------------------------------------------------------------------------------------
 
 
-def _autoreset_mode(envs: VectorEnv) -> str:
+def autoreset_mode(envs: VectorEnv) -> str:
+    """``"next_step"``, ``"same_step"`` or ``"disabled"``.
+
+    Raises:
+        ValueError: if the environment does not say.
+    """
     # The attribute first: gymnasium 1.2 writes the mode into a metadata dict that all vector environments of one
     # environment class share.
     mode = getattr(envs.unwrapped, "autoreset_mode", None) or envs.metadata.get("autoreset_mode")
@@ -193,6 +220,16 @@ def _final_obs(infos: Mapping[str, Any], lane: int) -> Any:
             f"{sorted(map(str, infos))}; use the mode NEXT_STEP, or move this wrapper below the one that removed it."
         )
     return {k: v[lane] for k, v in final.items()} if isinstance(final, dict) else final[lane]
+
+
+def _original(infos: Mapping[str, Any], rewards: Any, ended: np.ndarray) -> np.ndarray:
+    """The rewards of the innermost wrapper, if several are stacked; those of lanes that ended are in final_info."""
+    original, nowhere = np.array(rewards, np.float64), np.zeros(len(ended), bool)
+    for source, lanes in ((infos, ~nowhere), (infos.get("final_info", {}), ended)):
+        known = lanes & source.get("_env_reward", nowhere)
+        if known.any():
+            original[known] = np.asarray(source["env_reward"])[known]
+    return original
 
 
 def _rows(infos: Mapping[str, Any], ended: np.ndarray, keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,21 +1,27 @@
-"""A reward around a stable-baselines3 VecEnv."""
+"""A reward around a stable-baselines3 VecEnv, and a gymnasium vector environment seen as one."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
+import jax
 import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from reward_design._optional import require
+from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
+from reward_design.adapters.gymnasium import autoreset_mode
 from reward_design.core import Params, Reward
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+    from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 else:
     _vec_env = require("stable_baselines3.common.vec_env", "sb3", "stable-baselines3 environments")
-    VecEnv, VecEnvWrapper = _vec_env.VecEnv, _vec_env.VecEnvWrapper
+    VecEnv, VecEnvWrapper, VecNormalize = _vec_env.VecEnv, _vec_env.VecEnvWrapper, _vec_env.VecNormalize
 
-__all__ = ["VecRewardWrapper"]
+__all__ = ["GymnasiumVecEnv", "VecRewardWrapper"]
 
 
 class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
@@ -26,8 +32,10 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
     original reward stays visible as ``info["env_reward"]``, the named terms as ``info["reward_terms"]``, lane by lane;
     a ``Monitor`` or ``VecMonitor`` below this wrapper keeps logging the original, one above it logs the new one.
 
-    On top of ``VecNormalize`` the reward sees normalised observations and rewards; to have it see the raw ones, put
-    ``VecNormalize`` on top of this. ``venv.seed`` seeds the environments and leaves the reward's running statistics.
+    ``VecNormalize`` belongs on top: the reward sees raw observations, and what is normalised is what it pays. Below,
+    it may normalise observations only, which the reward then sees (replay buffers get the raw ones and the reward paid
+    here). ``venv.seed`` seeds the environments and leaves the reward's running statistics. ``HerReplayBuffer`` is
+    refused: it would relabel goals with the environment's own reward.
 
     An environment that reuses its observation buffer overwrites ``terminal_observation`` before any wrapper sees it;
     wrap it in ``gymnasium.wrappers.TransformObservation(env, copy.deepcopy, None)`` (a warning tells when this seems
@@ -42,7 +50,8 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
 
     Raises:
         TypeError: if ``venv`` is no VecEnv, for a reward of kind ``TRAJECTORY``, or a space without numbers.
-        ValueError: if the reward does not fit the environment, or an entry of ``info_keys`` is missing at a step.
+        ValueError: if the reward does not fit the environment, an entry of ``info_keys`` is missing at a step, or
+            ``VecNormalize`` below normalises rewards.
         NonFiniteRewardError: if a reward is NaN or infinite, naming reward, term, step and environment.
 
     Example:
@@ -71,6 +80,8 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
                 f"VecRewardWrapper expects a stable-baselines3 VecEnv, got {type(venv).__name__}; use DummyVecEnv, or "
                 "a wrapper of reward_design.adapters.gymnasium."
             )
+        self._normalisers = _normalisers(venv)
+        _order.check_lanes(venv)
         super().__init__(venv)
         self._bridge = Bridge(
             venv.observation_space,
@@ -108,7 +119,23 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
         infos = [{"env_reward": float(reward), **info} for reward, info in zip(rewards, infos, strict=True)]
         for lane, info in enumerate(infos):
             info["reward_terms"] = {name: values[lane] for name, values in terms.items()}
-        return obs, score.reward.astype(np.float32), dones, infos
+        paid = score.reward.astype(np.float32)
+        for below in self._normalisers:  # where replay buffers take their rewards from, wherever VecNormalize lies
+            below.old_reward = paid
+        return obs, paid, dones, infos
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call a method of the environments; not ``compute_reward``, see above."""
+        if method_name == "compute_reward":
+            _order.refuse_relabelling()
+        return self.venv.env_method(method_name, *method_args, indices=indices, **method_kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "class_attributes"}
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        vars(self).update(held)
+        self.class_attributes = dict(inspect.getmembers(type(self)))
 
     @staticmethod
     def _last_obs(info: dict[str, Any]) -> Any:
@@ -118,3 +145,161 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
             "VecRewardWrapper needs info['terminal_observation'] of lanes that ended, got info with "
             f"{sorted(map(str, info))}; make the VecEnv give it, as stable-baselines3's own ones do."
         )
+
+
+class GymnasiumVecEnv(VecEnv):
+    """A gymnasium vector environment as a stable-baselines3 VecEnv.
+
+    ``terminal_observation``, ``TimeLimit.truncated`` and the infos of lanes that ended are those of the step that ended
+    the episode, as in stable-baselines3's own DummyVecEnv, whichever autoreset mode the environment has.
+
+    Args:
+        envs: a vector environment in mode ``SAME_STEP`` or ``DISABLED``.
+
+    Raises:
+        ValueError: in mode ``NEXT_STEP``, which has steps that are no experience.
+
+    Example:
+        >>> from reward_design.adapters.sb3 import GymnasiumVecEnv
+        >>> from reward_design.envs import task
+        >>> venv = GymnasiumVecEnv(task("four_rooms").vector(2))
+        >>> venv.reset().shape
+        (2,)
+    """
+
+    def __init__(self, envs: VectorEnv) -> None:
+        self.mode = AutoresetMode[autoreset_mode(envs).upper()]
+        if self.mode is AutoresetMode.NEXT_STEP:
+            raise ValueError(
+                "GymnasiumVecEnv needs autoreset mode SAME_STEP or DISABLED, got NEXT_STEP; make the environments with "
+                "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP."
+            )
+        self.envs_below, self._actions = envs, None
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self) -> Any:
+        """Start an episode in every lane, with the seeds of :meth:`seed` and the options of :meth:`set_options`."""
+        seeds: Any = None if self._seeds[0] is None else list(self._seeds)
+        if any(options != self._options[0] for options in self._options):
+            raise ValueError(f"GymnasiumVecEnv resets all lanes with the same options, got {self._options}.")
+        obs, infos = self.envs_below.reset(seed=seeds, options=self._options[0] or None)
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = _rows(infos, self.num_envs)
+        return _copied(obs)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step all lanes and restart those that ended."""
+        obs, rewards, terminated, truncated, infos = self.envs_below.step(self._actions)
+        dones = np.logical_or(terminated, truncated)
+        rows, ended = _rows(infos, self.num_envs), np.flatnonzero(dones).tolist()
+        final_obs = obs
+        if ended and self.mode is AutoresetMode.SAME_STEP:
+            final_obs, final_rows = infos["final_obs"], _rows(infos.get("final_info", {}), self.num_envs)
+            for lane in ended:
+                self.reset_infos[lane], rows[lane] = rows[lane], dict(final_rows[lane] or rows[lane])
+        for lane, row in enumerate(rows):
+            row["TimeLimit.truncated"] = bool(truncated[lane] and not terminated[lane])
+        for lane in ended:
+            rows[lane]["terminal_observation"] = _copied(_lane(final_obs, lane))
+        if ended and self.mode is AutoresetMode.DISABLED:
+            obs, infos = self.envs_below.reset(options={"reset_mask": dones.copy()})
+            fresh = _rows(infos, self.num_envs)
+            self.reset_infos = [fresh[i] if dones[i] else old for i, old in enumerate(self.reset_infos)]
+        return _copied(obs), np.asarray(rewards, np.float32), dones, rows
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs_below.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One image per lane."""
+        return list(self.envs_below.render() or [None] * self.num_envs)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of each environment, or of the vector environment where it has no single ones."""
+        if attr_name == "render_mode" or not hasattr(self.envs_below.unwrapped, "get_attr"):
+            values: Sequence[Any] = [getattr(self.envs_below, attr_name)] * self.num_envs
+        else:
+            values = self.envs_below.unwrapped.get_attr(attr_name)  # pyright: ignore[reportAttributeAccessIssue]
+        return [values[lane] for lane in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of environments that live in this process."""
+        envs = getattr(self.envs_below.unwrapped, "envs", None)
+        if envs is None:
+            raise AttributeError(f"{self.envs_below} has no single environments in this process to set attributes of.")
+        for lane in self._get_indices(indices):
+            envs[lane].set_wrapper_attr(attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call a method of environments that live in this process."""
+        envs = getattr(self.envs_below.unwrapped, "envs", None)
+        if envs is None:
+            raise AttributeError(f"{self.envs_below} has no single environments in this process to call methods of.")
+        return [
+            envs[lane].get_wrapper_attr(method_name)(*method_args, **method_kwargs)
+            for lane in self._get_indices(indices)
+        ]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Whether environments that live in this process have such a wrapper."""
+        envs = getattr(self.envs_below.unwrapped, "envs", [None] * self.num_envs)
+        return [_is_wrapped(envs[lane], wrapper_class) for lane in self._get_indices(indices)]
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _normalisers(venv: Any) -> list[Any]:
+    """The VecNormalize wrappers below, which must leave rewards alone."""
+    found = [layer for layer in _layers(venv) if isinstance(layer, VecNormalize)]
+    if any(layer.norm_reward for layer in found):
+        raise ValueError(
+            "VecNormalize(norm_reward=True) must lie outside VecRewardWrapper: below it, off-policy agents are paid by "
+            "VecNormalize and never by the reward; put it outside, or give it norm_reward=False."
+        )
+    return found
+
+
+def _layers(venv: Any) -> Iterator[Any]:
+    while isinstance(venv, VecEnvWrapper):
+        yield venv
+        venv = venv.venv
+
+
+def _rows(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """The info of each lane, without what belongs to episodes that ended."""
+    rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    for name, values in infos.items():
+        if name.startswith("_") or name in ("final_obs", "final_info"):
+            continue
+        lanes = _rows(values, num_envs) if isinstance(values, Mapping) else values
+        known = infos.get(f"_{name}")
+        for lane in range(num_envs) if known is None else np.flatnonzero(known).tolist():
+            rows[lane][name] = lanes[lane]
+    return rows
+
+
+def _lane(values: Any, lane: int) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _lane(part, lane) for name, part in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_lane(part, lane) for part in values)
+    return values[lane]
+
+
+def _copied(values: Any) -> Any:
+    return jax.tree.map(np.array, values)
+
+
+def _is_wrapped(env: Any, wrapper_class: type) -> bool:
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, wrapper_class):
+            return True
+        env = env.env
+    return False

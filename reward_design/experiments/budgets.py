@@ -1,5 +1,7 @@
 """How long and with which settings an agent trains on a task when nothing else is asked for."""
 
+import ast
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Mapping
@@ -50,11 +52,18 @@ def settings(
         steps = {} if total_timesteps is None else {"total_timesteps": total_timesteps}
         return dataclasses.replace(config, **steps)
     known = {field.name: field.type for field in dataclasses.fields(agent.Config)}
-    values: dict[str, Any] = {"gamma": task.gamma, **BUDGETS.get(agent.name, {}).get(task.name, {})}
+    values: dict[str, Any] = {"gamma": task.gamma, **_budget(agent.name, task.name)}
     values |= {name: _converted(agent.name, name, value, known) for name, value in (config or {}).items()}
     if total_timesteps is not None:
         values["total_timesteps"] = total_timesteps
     return agent.Config(**{name: value for name, value in values.items() if name in known})
+
+
+def _budget(agent: str, task: str) -> dict[str, Any]:
+    """Settings for a task; agents of other libraries get as many steps as ours of that name, and nothing else."""
+    library, _, name = agent.rpartition("/")
+    own = BUDGETS.get(name, {}).get(task, {})
+    return {k: v for k, v in own.items() if not library or k == "total_timesteps"}
 
 
 def assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
@@ -96,6 +105,23 @@ def _parsed(text: str, kind: Any) -> Any:
         item = typing.get_args(kind)[0]
         return tuple(_parsed(part, item) for part in text.strip("()[] ").split(",") if part.strip())
     if typing.get_origin(kind) is not None or isinstance(kind, type(int | None)):
-        options = [k for k in typing.get_args(kind) if k is not type(None)]
-        return None if text.lower() == "none" else _parsed(text, options[0])
+        return None if text.lower() == "none" else _first_that_fits(text, typing.get_args(kind))
+    if kind is dict:
+        return _dictionary(text)
     return text
+
+
+def _first_that_fits(text: str, kinds: tuple[Any, ...]) -> Any:
+    for kind in kinds:
+        if kind is not type(None):
+            with contextlib.suppress(ValueError):
+                return _parsed(text, kind)
+    raise ValueError(text)
+
+
+def _dictionary(text: str) -> dict[Any, Any]:
+    with contextlib.suppress(SyntaxError):
+        value = ast.literal_eval(text)
+        if isinstance(value, dict):
+            return value
+    raise ValueError(text)

@@ -14,7 +14,7 @@ import numpy as np
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, train_seeds
+from reward_design.agents import base, sb3, train_seeds
 from reward_design.agents.host import train_host_seeds
 from reward_design.core import Reward
 from reward_design.envs.host import HostEnv
@@ -72,7 +72,7 @@ def compare(
         tasks: names, or tasks made with their own settings.
         rewards: names of designs, ``"module:attribute"``, rewards, functions ``task -> Reward``; or a mapping from
             labels to any of these.
-        agent: name in :data:`reward_design.agents.AGENTS`.
+        agent: name in :func:`reward_design.agents.list_agents`, also of another library: ``"sb3/ppo"``.
         seeds: a number n for seeds 0 to n - 1, or the seeds.
         out: folder of the records and of the report.
         total_timesteps: environment steps per run; by default what suits the task.
@@ -165,10 +165,12 @@ def _with_earlier(
     )
 
 
-def _plans(task: envs.Task, labels: Mapping[str, Any], learner: base.Agent, config: Any) -> list[Plan]:
+def _plans(task: envs.Task, labels: Mapping[str, Any], learner: Any, config: Any) -> list[Plan]:
     plans = []
     for label, design in labels.items():
         reward = designs.resolve(design, task)
+        if isinstance(learner, sb3.SB3Agent):
+            learner.check(config, task, reward)
         base.check_reward_fits(config, reward)
         plans.append(Plan(task, label, reward, config, fingerprint(task.env, reward)))
     return plans
@@ -199,7 +201,7 @@ def _exact(store: Store, plans: Sequence[Plan]) -> None:
 # --- one unit -------------------------------------------------------------------------------------------------------
 
 
-def _run(learner: base.Agent, plan: Plan, seeds: Sequence[int], bar: Progress) -> dict[str, Any]:
+def _run(learner: Any, plan: Plan, seeds: Sequence[int], bar: Progress) -> dict[str, Any]:
     """Train all seeds of one unit; an error becomes a record with its reason, an interrupt goes through."""
     record = {
         "kind": "unit",
@@ -211,6 +213,8 @@ def _run(learner: base.Agent, plan: Plan, seeds: Sequence[int], bar: Progress) -
         "fingerprint": plan.fingerprint,
         **provenance(),
     }
+    if isinstance(learner, sb3.SB3Agent):
+        record["versions"] |= learner.versions()
     bar.begin(plan)
     try:
         result, times = _train(learner, plan, seeds, bar)
@@ -222,9 +226,7 @@ def _run(learner: base.Agent, plan: Plan, seeds: Sequence[int], bar: Progress) -
     return {**record, "status": "done", **times, **summary(result.metrics, plan.config.steps_per_update)}
 
 
-def _train(
-    learner: base.Agent, plan: Plan, seeds: Sequence[int], bar: Progress
-) -> tuple[base.TrainResult, dict[str, Any]]:
+def _train(learner: Any, plan: Plan, seeds: Sequence[int], bar: Progress) -> tuple[base.TrainResult, dict[str, Any]]:
     start, ticks = time.perf_counter(), [0.0]
 
     def on_chunk(updates: float | int, *_: Any) -> None:
@@ -233,7 +235,9 @@ def _train(
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     args = (learner, plan.config, plan.task, plan.reward, keys)
-    if isinstance(plan.task.env, HostEnv):
+    if isinstance(learner, sb3.SB3Agent):
+        result = sb3.train_seeds(learner, plan.config, plan.task, plan.reward, seeds, on_update=on_chunk)
+    elif isinstance(plan.task.env, HostEnv):
         result = train_host_seeds(*args, on_update=on_chunk)
     else:
         result = train_seeds(*args, num_chunks=NUM_CHUNKS, on_chunk=on_chunk)

@@ -1,7 +1,7 @@
-"""A progress bar for runs on the device: runs done, environment steps per second, time left."""
+"""What a run shows: a progress bar over many runs, lines of a single one."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -74,6 +74,38 @@ class Progress:
 
     def _runs(self) -> str:
         return f"{self.runs_done}/{self.num_runs} runs"
+
+
+class Lines:
+    """What a single run prints: a line per evaluation under headings, and the result.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.count = console, 0
+
+    def row(self, steps: int, line: Mapping[str, Any], speed: float) -> None:
+        """Metrics after ``steps`` environment steps, at ``speed`` steps per second."""
+        if self.count % 20 == 0:
+            self.console.print(
+                f"{'steps':>12}{'true return':>14}{'paid':>12}{'success':>10}{'length':>9}{'steps/s':>12}"
+            )
+        self.count += 1
+        self.console.print(
+            f"{steps:>12,}{line['true_return']:>14.4g}{line['shaped_return']:>12.4g}{line['success']:>10.0%}"
+            f"{line['length']:>9.4g}{speed:>12,.0f}",
+            highlight=False,
+        )
+
+    def evaluated(self, means: Mapping[str, float], num_episodes: int) -> None:
+        """The evaluation after training."""
+        self.console.print(
+            f"evaluated without exploration on {num_episodes} episodes: true return {means['true_return']:.4g}, "
+            f"success {means['success']:.0%}, length {means['length']:.4g}",
+            highlight=False,
+        )
 
 
 def _steps(plan: Any) -> int:

@@ -12,6 +12,7 @@ import jax
 import reward_design
 from reward_design.agents.base import reward_example
 from reward_design.core import Reward
+from reward_design.describe import missing_entry
 from reward_design.envs.base import FunctionalEnv
 from reward_design.envs.host import HostEnv
 
@@ -53,7 +54,8 @@ def fingerprint(env: FunctionalEnv | HostEnv, reward: Reward) -> str:
     environment on the host only its name, spaces and horizon count.
 
     Raises:
-        ValueError: if the reward returns a wrong shape; raised before any training.
+        ValueError: if the reward returns a wrong shape, or reads something that the environment does not give; raised
+            before any training.
         TypeError: if it returns a wrong dtype.
     """
     example = reward_example(env)
@@ -67,7 +69,11 @@ def fingerprint(env: FunctionalEnv | HostEnv, reward: Reward) -> str:
         return output, obs, env.step(key, env_state, trajectory.action[0, 0])
 
     trajectory = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), example)
-    text = jax.jit(program).lower(jax.random.key(0), trajectory).as_text()
+    try:
+        text = jax.jit(program).lower(jax.random.key(0), trajectory).as_text()
+    except (KeyError, TypeError) as error:
+        clearer = missing_entry(reward, error, example)
+        raise clearer from (None if clearer is error else error)
     if isinstance(env, HostEnv):
         text += f"{env.name} {env.observation_space} {env.action_space} {env.horizon}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

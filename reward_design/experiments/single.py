@@ -15,11 +15,12 @@ from rich.console import Console
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, checkpoint, policy_files, train_seeds
+from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
-from reward_design.experiments import budgets, designs
+from reward_design.experiments import budgets, designs, single_sb3
 from reward_design.experiments.comparison import summary
+from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
 from reward_design.experiments.runs import CHECKPOINTS
 from reward_design.experiments.store import Store
@@ -47,7 +48,8 @@ def train(
     Args:
         task: name, or a task.
         reward: a design, see :func:`reward_design.experiments.resolve`.
-        agent: name in :data:`reward_design.agents.AGENTS`.
+        agent: name in :func:`reward_design.agents.list_agents`; one of another library saves its own file in ``out`` at
+            the end, has no checkpoints in between, and starts anew after an interrupt.
         seed: of the run.
         out: folder; without it nothing is kept.
         total_timesteps: environment steps; by default what suits the task.
@@ -69,14 +71,21 @@ def train(
     learner, console = find_agent(agent), console or Console(soft_wrap=True)
     settings = budgets.settings(learner, task, total_timesteps=total_timesteps, config=config)
     built = designs.resolve(reward, task)
+    if isinstance(learner, sb3.SB3Agent):
+        learner.check(settings, task, built)
     base.check_reward_fits(settings, built)
     label = next(iter(designs.labelled([reward])))
     identity = {
         "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": agent, "seed": seed,
         "config": policy_files.plain_settings(settings), "program": fingerprint(task.env, built),
     }  # fmt: skip
-    run = _Run(learner, settings, task, built, seed, evaluations, console)
     console.print(f"{learner.name} on {task.name} with {label}, {settings.total_timesteps:,} steps, seed {seed}")
+    if isinstance(learner, sb3.SB3Agent):
+        return single_sb3.train(
+            learner, settings, task, built, identity, seed=seed, out=out, evaluations=evaluations,
+            overwrite=overwrite, command=command, lines=Lines(console),
+        )  # fmt: skip
+    run = _Run(learner, settings, task, built, seed, evaluations, console)
     if out is None:
         return run.evaluate(run.go(None, lambda *_: None))
     with Store(out, identity, overwrite=overwrite) as store:
@@ -104,7 +113,7 @@ class _Run:
         self.seed = seed
         most = max(1, config.num_updates // evaluations)
         self.chunk = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
-        self.lines = 0
+        self.lines = Lines(console)
 
     def go(self, state: Any, keep: Any) -> Any:
         """Train from ``state`` (None: from the start) to the end; ``keep`` gets updates done, line and state."""
@@ -118,7 +127,7 @@ class _Run:
             now = time.perf_counter()
             speed = metrics["episodes"].shape[1] * self.config.steps_per_update / (now - tick[0])
             line = {k: v[0] for k, v in summary(metrics, self.config.steps_per_update, tail=1.0)["final"].items()}
-            self._print(updates * self.config.steps_per_update, line, speed)
+            self.lines.row(updates * self.config.steps_per_update, line, speed)
             keep(updates, line, state)
             tick[0] = time.perf_counter()
 
@@ -157,24 +166,8 @@ class _Run:
             key = jax.random.fold_in(self.keys[0], 1)
             played = base.evaluate(self.learner, self.config, self.task, one, key, num_episodes=NUM_EPISODES)
         means = {name: float(np.mean(value)) for name, value in played.items()}
-        self.console.print(
-            f"evaluated without exploration on {NUM_EPISODES} episodes: true return {means['true_return']:.4g}, "
-            f"success {means['success']:.0%}, length {means['length']:.4g}",
-            highlight=False,
-        )
+        self.lines.evaluated(means, NUM_EPISODES)
         return means
-
-    def _print(self, steps: int, line: Mapping[str, Any], speed: float) -> None:
-        if self.lines % 20 == 0:
-            self.console.print(
-                f"{'steps':>12}{'true return':>14}{'paid':>12}{'success':>10}{'length':>9}{'steps/s':>12}"
-            )
-        self.lines += 1
-        self.console.print(
-            f"{steps:>12,}{line['true_return']:>14.4g}{line['shaped_return']:>12.4g}{line['success']:>10.0%}"
-            f"{line['length']:>9.4g}{speed:>12,.0f}",
-            highlight=False,
-        )
 
 
 def _folder(store: Store) -> Path:

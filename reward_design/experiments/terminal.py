@@ -59,7 +59,7 @@ def show_names() -> None:
     _names(out, "Tasks", "--task", {**envs.list_tasks(), **adapters})
     _names(out, "Reward designs", "--rewards", {name: design.description for name, design in DESIGNS.items()})
     out.print("  or your own as [bold]module:attribute[/bold]: a Reward, or a function that takes the task\n")
-    _names(out, "Agents", "--agent", {name: agents.agent(name).description for name in agents.AGENTS})
+    _names(out, "Agents", "--agent", agents.list_agents())
 
 
 def _names(out: Console, title: str, flag: str, names: Mapping[str, str]) -> None:

@@ -1,0 +1,131 @@
+"""One run of an agent of stable-baselines3 or sbx: a line per evaluation, the algorithm saved at the end."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reward_design.agents import sb3
+from reward_design.core import Reward
+from reward_design.envs.base import Task
+from reward_design.experiments.comparison import summary
+from reward_design.experiments.progress import Lines
+from reward_design.experiments.provenance import provenance
+from reward_design.experiments.store import Store
+
+MODEL, MOMENTS = "model.zip", "vecnormalize.pkl"
+"""What ``--out`` holds: the algorithm for its ``load``, and ``VecNormalize`` where the agent learned with it."""
+NUM_EPISODES = 32
+"""Episodes of the evaluation after training."""
+
+
+def train(
+    learner: sb3.SB3Agent,
+    config: Any,
+    task: Task,
+    reward: Reward,
+    identity: Mapping[str, Any],
+    *,
+    seed: int,
+    out: str | None,
+    evaluations: int,
+    overwrite: bool,
+    command: str | None,
+    lines: Lines,
+) -> dict[str, float]:
+    """Train, print, keep; a finished run in ``out`` is evaluated again, an unfinished one starts anew.
+
+    Args:
+        learner: from :func:`reward_design.agents.sb3.agent`.
+        config: its settings.
+        task: the task.
+        reward: the reward.
+        identity: of the run.
+        seed: of the run.
+        out: folder; without it nothing is kept.
+        evaluations: lines to print (about).
+        overwrite: delete what ``out`` holds.
+        command: how to run this again, for the records.
+        lines: where to print.
+
+    Returns:
+        Means over episodes played after training: ``true_return``, ``success``, ``length``.
+    """
+
+    def go(keep: Callable[[int, Mapping[str, Any]], None]) -> Any:
+        report = _Reports(config, evaluations, lines, keep)
+        return sb3.train(learner, config, task, reward, seed, on_update=report).state
+
+    if out is None:
+        model, moments = go(lambda *_: None), None
+    else:
+        with Store(out, identity, overwrite=overwrite) as store:
+            model, moments = _kept(learner, config, store, go, lines, overwrite, command)
+    played = sb3.evaluate(learner, config, task, model, num_episodes=NUM_EPISODES, seed=seed, moments=moments)
+    means = {name: float(np.mean(values)) for name, values in played.items()}
+    lines.evaluated(means, NUM_EPISODES)
+    return means
+
+
+class _Reports:
+    """Prints and keeps a line for every few rows of metrics."""
+
+    def __init__(self, config: Any, evaluations: int, lines: Lines, keep: Callable[[int, Mapping[str, Any]], None]):
+        self.config, self.lines, self.keep = config, lines, keep
+        self.chunk = max(1, config.num_updates // evaluations)
+        self.rows: list[Mapping[str, float]] = []
+        self.tick = time.perf_counter()
+
+    def __call__(self, updates: int, row: Mapping[str, float]) -> None:
+        self.rows.append(row)
+        if len(self.rows) < self.chunk and updates < self.config.num_updates:
+            return
+        steps = self.config.steps_per_update
+        stacked = {name: np.array([[row[name] for row in self.rows]]) for name in row}
+        line = {name: values[0] for name, values in summary(stacked, steps, tail=1.0)["final"].items()}
+        now = time.perf_counter()
+        self.lines.row(updates * steps, line, len(self.rows) * steps / (now - self.tick))
+        self.keep(updates, line)
+        self.rows.clear()
+        self.tick = time.perf_counter()
+
+
+def _kept(
+    learner: sb3.SB3Agent, config: Any, store: Store, go: Any, lines: Lines, overwrite: bool, command: str | None
+) -> tuple[Any, Any]:
+    """The algorithm and its moments: those in the folder, or of a new run, which is then saved there."""
+    model_file, moments_file = store.folder / MODEL, store.folder / MOMENTS
+    if overwrite:
+        model_file.unlink(missing_ok=True)
+        moments_file.unlink(missing_ok=True)
+    if model_file.is_file():
+        lines.console.print(f"finished before: {config.num_updates * config.steps_per_update:,} steps ({model_file})")
+        return learner.algorithm.load(model_file, device="cpu"), _load_moments(moments_file)
+    known = {record["update"] for record in store.records if record["kind"] == "evaluation"}
+    details = provenance()
+    details["versions"] |= learner.versions()
+    store.append({"kind": "session", "command": command or "train", **details})
+
+    def keep(updates: int, line: Mapping[str, Any]) -> None:
+        if updates not in known:
+            store.append({"kind": "evaluation", "update": updates, **line})
+
+    model = go(keep)
+    moments = model.get_vec_normalize_env()
+    if moments is not None:
+        moments.save(str(moments_file))
+    draft = model_file.with_name("model.part.zip")
+    model.save(draft)
+    os.replace(draft, model_file)
+    lines.console.print(f"saved: {model_file}", soft_wrap=True)
+    return model, moments
+
+
+def _load_moments(path: Path) -> Any:
+    """A pickle that this package wrote, without its environment."""
+    import pickle
+
+    return pickle.loads(path.read_bytes()) if path.is_file() else None
