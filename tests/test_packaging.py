@@ -18,7 +18,19 @@ from reward_design.envs.base import Tabular
 
 ROOT = Path(__file__).resolve().parent.parent
 MAPPED = ("envs", "agents")
-LOCKED_EXTRAS = ("dev", "docs", "notebooks", "sb3", "sbx", "jaxenvs", "mujoco", "robotics", "minihack", "minigrid")
+LOCKED_EXTRAS = (
+    "dev",
+    "docs",
+    "notebooks",
+    "sb3",
+    "sbx",
+    "jaxenvs",
+    "mujoco",
+    "robotics",
+    "minihack",
+    "minigrid",
+    "video",
+)
 LAYERS = ("core", "envs", "agents", "distance", "experiments", "cli")
 
 

@@ -82,7 +82,8 @@ def ffmpeg() -> str:
         found = shutil.which("ffmpeg")
         if found is None:
             raise ImportError(
-                "writing mp4 needs ffmpeg: pip install imageio-ffmpeg; or choose a name that ends in .gif."
+                "writing mp4 needs ffmpeg, which the extra 'video' brings: pip install imageio-ffmpeg; or choose a "
+                "name that ends in .gif."
             ) from error
         return found
 
