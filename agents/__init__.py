@@ -9,6 +9,8 @@ from reward_design.agents.seeds import train_seeds, use_all_cores
 
 AGENTS = {
     "ppo": "reward_design.agents.ppo",
+    "dqn": "reward_design.agents.dqn",
+    "sac": "reward_design.agents.sac",
     "reinforce": "reward_design.agents.reinforce",
     "q_learning": "reward_design.agents.q_learning",
 }
