@@ -80,7 +80,7 @@ class Settings:
         raise NotImplementedError
 
 
-def whole(number: float, what: str) -> int:
+def whole(number: float | int, what: str) -> int:
     """A number of gradient steps per iteration as an integer.
 
     Raises:

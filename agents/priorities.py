@@ -40,12 +40,11 @@ def assign(
 
     Sums are made from their parts each time, so they do not drift. Where a row occurs twice, one of its values counts.
     """
-    leaf = priorities.levels[0].at[index].set(priority, mode="drop")
-    levels = [leaf]
+    levels = [priorities.levels[0].at[index].set(priority, mode="drop")]
     for level in priorities.levels[1:]:
-        index = index // FAN
-        inside = jnp.minimum(index, level.size - 1)
-        sums = levels[-1].reshape(-1, FAN)[inside].sum(axis=1)
+        inside = index < levels[-1].size
+        index = jnp.where(inside, index // FAN, level.size)
+        sums = levels[-1].reshape(-1, FAN)[jnp.where(inside, index, 0)].sum(axis=1)
         levels.append(level.at[index].set(sums, mode="drop"))
     return Priorities(tuple(levels), jnp.maximum(priorities.highest, jnp.max(priority)))
 

@@ -101,10 +101,10 @@ def insert(replay: Replay, trajectory: Transition, episode: Any) -> Replay:
     Returns:
         The new replay.
     """
-    mask = trajectory.mask
+    mask = jnp.asarray(trajectory.mask)
     at = places(replay, mask)
     lane = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
-    put = lambda into, x: into.at[at, lane].set(x.astype(into.dtype), mode="drop", unique_indices=True)  # noqa: E731
+    put = lambda into, x: into.at[at, lane].set(jnp.asarray(x, into.dtype), mode="drop", unique_indices=True)  # noqa: E731
     rows = trajectory._replace(mask=(), info={name: trajectory.info[name] for name in replay.rows.info})
     added = mask.sum(axis=0, dtype=jnp.int32)
     return Replay(
