@@ -12,7 +12,7 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/extending.md", "docs/host.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/agents.md", "docs/extending.md", "docs/host.md"])
 def test_the_code_on_the_page_runs(page, capsys):
     code = blocks(page)
     assert len(code) >= 2

@@ -1,11 +1,17 @@
 """How long and with which settings an agent trains on a task when nothing else is asked for."""
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from reward_design._names import suggestion
+
+SMALL_DQN = {"hidden": (64, 64), "batch_size": 64, "learning_rate": 1e-3, "learning_starts": 1_000}
+SMALL_SAC = {"hidden": (64, 64), "batch_size": 128, "learning_rate": 1e-3, "num_envs": 4, "num_steps": 4}
+LOCOMOTION = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer")
+ARMS = ("Reacher", "Pusher", "InvertedPendulum")
 
 BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {
@@ -20,6 +26,23 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "acrobot": {"total_timesteps": 300_000},
         "pendulum": {"total_timesteps": 200_000, "normalise_reward": True},
         "point_maze": {"total_timesteps": 400_000},
+    },
+    "dqn": {
+        "chain": {"total_timesteps": 40_000, **SMALL_DQN},
+        "deep_sea": {"total_timesteps": 100_000, **SMALL_DQN},
+        "cliff": {"total_timesteps": 60_000, **SMALL_DQN},
+        "four_rooms": {"total_timesteps": 60_000, **SMALL_DQN},
+        "key_door": {"total_timesteps": 60_000, **SMALL_DQN},
+        "random_mdp": {"total_timesteps": 40_000, **SMALL_DQN},
+        "mountain_car": {"total_timesteps": 150_000, **SMALL_DQN},
+        "cartpole": {"total_timesteps": 60_000, **SMALL_DQN, "train_every": 2, "tau": 0.01},
+        "acrobot": {"total_timesteps": 100_000, **SMALL_DQN},
+    },
+    "sac": {
+        "pendulum": {"total_timesteps": 16_000, **SMALL_SAC},
+        "point_maze": {"total_timesteps": 40_000, **SMALL_SAC},
+        **{f"mujoco/{name}": {"total_timesteps": 300_000, "learning_starts": 10_000} for name in LOCOMOTION},
+        **{f"mujoco/{name}": {"total_timesteps": 50_000, "learning_starts": 1_000} for name in ARMS},
     },
 }
 """Settings by agent and task that differ from the agent's defaults; whatever is not listed takes those."""
@@ -96,6 +119,20 @@ def _parsed(text: str, kind: Any) -> Any:
         item = typing.get_args(kind)[0]
         return tuple(_parsed(part, item) for part in text.strip("()[] ").split(",") if part.strip())
     if typing.get_origin(kind) is not None or isinstance(kind, type(int | None)):
-        options = [k for k in typing.get_args(kind) if k is not type(None)]
-        return None if text.lower() == "none" else _parsed(text, options[0])
+        options = typing.get_args(kind)
+        return None if text.lower() == "none" and type(None) in options else _first_fit(text, options)
     return text
+
+
+def _first_fit(text: str, options: tuple[Any, ...]) -> Any:
+    """A value of the first kind that the text fits: a type, words of a ``Literal``, or a word itself."""
+    for option in options:
+        words = typing.get_args(option) or ((option,) if isinstance(option, str) else ())
+        if text in words:
+            return text
+        if option in (int, float, bool):
+            with contextlib.suppress(ValueError):
+                return _parsed(text, option)
+    if str in options:
+        return text
+    raise ValueError(text)
