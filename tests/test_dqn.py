@@ -32,7 +32,7 @@ class Masked(gymnasium.Env):
     def _obs(self):
         mask = np.ones(3, np.int8)
         mask[self.time % 3] = 0
-        return {"time": np.float32([self.time]), "action_mask": mask if self.time < 9 else 0 * mask}
+        return {"time": np.full(1, self.time, np.float32), "action_mask": mask if self.time < 9 else 0 * mask}
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -94,7 +94,7 @@ def test_dueling_values_have_the_state_value_as_their_mean():
     config, env = dataclasses.replace(CONFIG, dueling=True), task("cartpole").env
     nets, one = networks_of(config, env)
     obs, moments = jax.random.normal(jax.random.key(3), (5, 4)), networks.initial_moments(4)
-    out = nets.mlp.apply(one.params["online"], obs)
+    out = np.asarray(nets.mlp.apply(one.params["online"], obs))
     q = nets.q(one.params["online"], moments, obs)
     np.testing.assert_allclose(q.mean(axis=1), out[:, 0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(q[:, 1] - q[:, 0], out[:, 2] - out[:, 1], rtol=1e-4, atol=1e-6)

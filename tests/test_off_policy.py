@@ -178,8 +178,9 @@ def test_runs_are_vmappable_sharded_and_resumed_with_equal_results(agent, config
     for i in range(2):
         one = jax.tree.map(lambda x, i=i: x[i], many.state)
         same(numbers(one.params), numbers(alone[i].state.params), rtol=1e-4, atol=1e-5)
-    state, _ = checkpoint.restore(tmp_path, saved["like"], identity={})
-    resumed = train_seeds(agent.AGENT, config, env, REWARD, keys, state=state, num_chunks=1)
+    restored = checkpoint.restore(tmp_path, saved["like"], identity={})
+    assert restored is not None
+    resumed = train_seeds(agent.AGENT, config, env, REWARD, keys, state=restored[0], num_chunks=1)
     jax.tree.map(np.testing.assert_array_equal, numbers(resumed.state), numbers(many.state))
     rates = jax.vmap(lambda rate: agent.train(dataclasses.replace(config, learning_rate=rate), env, REWARD, keys[0]))
     swept = rates(jnp.array([config.learning_rate, 1e-2])).state.params
@@ -270,7 +271,10 @@ def vector(mode, action_space):
     return SyncVectorEnv([lambda i=i: Steps(action_space, i) for i in range(4)], autoreset_mode=mode)
 
 
-SPACES = {"dqn": spaces.Discrete(2, start=4), "sac": spaces.Box(np.float32([-1, 2]), np.float32([3, 4]))}
+SPACES = {
+    "dqn": spaces.Discrete(2, start=4),
+    "sac": spaces.Box(np.array([-1, 2], np.float32), np.array([3, 4], np.float32)),
+}
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

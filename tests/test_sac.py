@@ -20,7 +20,7 @@ CONFIG = sac.Config(
     total_timesteps=64, num_envs=4, num_steps=4, batch_size=ROWS, learning_starts=32, hidden=(5, 4), gamma=0.9
 )
 ENV = Target()
-ENV.action_space = spaces.Box(np.float32([-1, 0]), np.float32([3, 1]))
+ENV.action_space = spaces.Box(np.array([-1, 0], np.float32), np.array([3, 1], np.float32))
 
 
 def learner(config, **scales):

@@ -102,7 +102,8 @@ def _converted(agent: str, name: str, value: Any, known: Mapping[str, Any]) -> A
     try:
         return _parsed(value, known[name]) if isinstance(value, str) else value
     except ValueError:
-        wanted = getattr(known[name], "__name__", str(known[name]))
+        kind = known[name]
+        wanted = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
         raise ValueError(f"setting {name!r} of agent {agent!r} must be {wanted}, got {value!r}.") from None
 
 
