@@ -112,7 +112,12 @@ def their_gradient_steps(args: Args, package: str) -> Callable[[], None]:
 def ours(args: Args, num_envs: int, overlap: bool) -> Timed:
     """Our SAC on the host, compiled."""
     config = sac.Config(
-        total_timesteps=args.steps, num_envs=num_envs, num_steps=args.num_steps, batch_size=BATCH, capacity=100_000
+        total_timesteps=args.steps,
+        num_envs=num_envs,
+        num_steps=args.num_steps,
+        batch_size=BATCH,
+        capacity=100_000,
+        learning_starts=1,
     )
     envs, reward, seeds = task(f"mujoco/{args.name}").vector(num_envs), rd.environment_reward(), iter(range(10**6))
 
@@ -128,10 +133,11 @@ def ours(args: Args, num_envs: int, overlap: bool) -> Timed:
 def peer(args: Args, num_envs: int, package: str, steps: int) -> Timed:
     """SAC of a peer at the same settings, compiled."""
     model = made(args, num_envs, package)
+    model.learn(150)
 
     def run() -> float:
         start = time.perf_counter()
-        model.learn(steps, reset_num_timesteps=True)
+        model.learn(steps, reset_num_timesteps=False)  # goes on learning from the first step on
         return steps / (time.perf_counter() - start)
 
     run()
