@@ -52,7 +52,9 @@ class Config(off_policy.Settings):
         epsilon: probability of a uniform action when learning starts.
         epsilon_end: after the exploration phase; linear in between.
         exploration_fraction: share of the run until ``epsilon_end`` is reached, in (0, 1].
-        huber_delta: errors are squared up to here and linear beyond.
+        huber_delta: errors are squared up to here and linear beyond. Where most errors are beyond, Q becomes the median
+            of its targets instead of the mean, and rare terminations are outvoted: keep it in scale with the returns
+            (1 suits rewards clipped to [-1, 1] that are paid seldom).
         max_grad_norm: global gradient clipping.
         gamma: discount per environment step, in [0, 1]; must equal the reward's.
         priority_exponent: alpha, with ``prioritised``.
@@ -67,7 +69,7 @@ class Config(off_policy.Settings):
     epsilon: float = 1.0
     epsilon_end: float = 0.05
     exploration_fraction: float = 0.2
-    huber_delta: float = 1.0
+    huber_delta: float = 10.0
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:

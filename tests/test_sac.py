@@ -176,7 +176,9 @@ def test_layer_norm_is_in_the_critics_alone():
 
 @pytest.mark.slow
 def test_sac_finds_the_best_action_of_a_bandit():
-    config = sac.Config(total_timesteps=3_000, num_envs=8, num_steps=1, batch_size=64, hidden=(32, 32), gamma=0.9)
+    config = sac.Config(
+        total_timesteps=5_000, num_steps=1, batch_size=64, hidden=(32, 32), gamma=0.9, learning_rate=1e-3
+    )
     result = sac.train(config, Target(), rd.environment_reward(), jax.random.key(0))
     score = evaluate(sac.AGENT, config, Target(), result.state, jax.random.key(1))
     assert float(score["true_return"].mean()) > -0.02

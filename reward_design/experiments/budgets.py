@@ -35,7 +35,7 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "key_door": {"total_timesteps": 60_000, **SMALL_DQN},
         "random_mdp": {"total_timesteps": 40_000, **SMALL_DQN},
         "mountain_car": {"total_timesteps": 150_000, **SMALL_DQN},
-        "cartpole": {"total_timesteps": 60_000, **SMALL_DQN, "train_every": 2, "tau": 0.01},
+        "cartpole": {"total_timesteps": 80_000, **SMALL_DQN, "n_step": 3, "target_period": 100, "huber_delta": 100.0},
         "acrobot": {"total_timesteps": 100_000, **SMALL_DQN},
     },
     "sac": {
