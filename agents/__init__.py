@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 AGENTS = {
     "ppo": "reward_design.agents.ppo",
+    "dqn": "reward_design.agents.dqn",
+    "sac": "reward_design.agents.sac",
     "reinforce": "reward_design.agents.reinforce",
     "q_learning": "reward_design.agents.q_learning",
 }

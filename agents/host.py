@@ -54,15 +54,15 @@ def train_host(
         NonFiniteRewardError: naming reward, term and step.
     """
     if agent.improve is None or agent.host_policy is None:
-        raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo.")
+        raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo, dqn or sac.")
     if not isinstance(envs, VectorEnv):
         raise TypeError(f"expected a gymnasium VectorEnv, got {type(envs).__name__}; make one with gymnasium.make_vec.")
     base.check_reward_fits(config, reward)
     env = described(envs) if env is None else env
     config = replace(config, num_envs=envs.num_envs)
     init_key, seed_key = jax.random.split(key)
-    if state is None:
-        state = _init(agent, env, reward, config, init_key, reward_params)
+    new_run = state is None
+    state = _init(agent, env, reward, config, init_key, reward_params) if new_run else _with_new_episodes(state)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(seed_key, state.num_updates))))
     collector = Collector(envs, env, config.steps_per_update // envs.num_envs, seed=int(rng.integers(2**31)))
     start = int(state.num_updates)
@@ -70,6 +70,8 @@ def train_host(
     history = []
     for update in range(start, config.num_updates if num_updates is None else start + num_updates):
         trajectory, extras = collector.collect(policy, rng)
+        if history:  # ready by now; many updates of few steps would hold many small buffers
+            history[-1] = jax.device_get(history[-1])
         if overlap:  # the policy from before this rollout; waits for the update that ran beside the collection
             policy = agent.host_policy(config, env, state)
         state, metrics = _improve(agent, env, reward, config, state, trajectory, extras)
@@ -178,6 +180,13 @@ def described(envs: VectorEnv) -> HostEnv:
     if known is None:
         known = envs.__dict__["_host_env"] = SpacesOnly(envs)
     return known
+
+
+def _with_new_episodes(state: Any) -> Any:
+    """A state whose environments start anew: no return so far, and the reward remembers nothing of an episode."""
+    remembered = state.reward_state._replace(episode=jax.tree.map(jax.numpy.array, state.reward_state.fresh))
+    sums = jax.tree.map(jax.numpy.zeros_like, state.lanes.sums)
+    return state._replace(reward_state=remembered, lanes=state.lanes._replace(sums=sums))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -9,6 +9,11 @@ from typing import Any
 
 from reward_design._names import suggestion
 
+SMALL_DQN = {"hidden": (64, 64), "batch_size": 64, "learning_rate": 1e-3, "learning_starts": 1_000}
+SMALL_SAC = {"hidden": (64, 64), "batch_size": 128, "learning_rate": 1e-3, "num_envs": 4, "num_steps": 4}
+LOCOMOTION = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer")
+ARMS = ("Reacher", "Pusher", "InvertedPendulum")
+
 BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {
         "chain": {"total_timesteps": 60_000},
@@ -22,6 +27,23 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "acrobot": {"total_timesteps": 300_000},
         "pendulum": {"total_timesteps": 200_000, "normalise_reward": True},
         "point_maze": {"total_timesteps": 400_000},
+    },
+    "dqn": {
+        "chain": {"total_timesteps": 40_000, **SMALL_DQN},
+        "deep_sea": {"total_timesteps": 100_000, **SMALL_DQN},
+        "cliff": {"total_timesteps": 60_000, **SMALL_DQN},
+        "four_rooms": {"total_timesteps": 60_000, **SMALL_DQN},
+        "key_door": {"total_timesteps": 60_000, **SMALL_DQN},
+        "random_mdp": {"total_timesteps": 40_000, **SMALL_DQN},
+        "mountain_car": {"total_timesteps": 150_000, **SMALL_DQN},
+        "cartpole": {"total_timesteps": 80_000, **SMALL_DQN, "n_step": 3, "target_period": 100, "huber_delta": 100.0},
+        "acrobot": {"total_timesteps": 100_000, **SMALL_DQN},
+    },
+    "sac": {
+        "pendulum": {"total_timesteps": 16_000, **SMALL_SAC},
+        "point_maze": {"total_timesteps": 40_000, **SMALL_SAC},
+        **{f"mujoco/{name}": {"total_timesteps": 300_000, "learning_starts": 10_000} for name in LOCOMOTION},
+        **{f"mujoco/{name}": {"total_timesteps": 50_000, "learning_starts": 1_000} for name in ARMS},
     },
 }
 """Settings by agent and task that differ from the agent's defaults; whatever is not listed takes those."""
@@ -88,7 +110,8 @@ def _converted(agent: str, name: str, value: Any, known: Mapping[str, Any]) -> A
     try:
         return _parsed(value, known[name]) if isinstance(value, str) else value
     except ValueError:
-        wanted = getattr(known[name], "__name__", str(known[name]))
+        kind = known[name]
+        wanted = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
         raise ValueError(f"setting {name!r} of agent {agent!r} must be {wanted}, got {value!r}.") from None
 
 
@@ -104,8 +127,13 @@ def _parsed(text: str, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         return tuple(_parsed(part, item) for part in text.strip("()[] ").split(",") if part.strip())
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(text)
+        return text
     if typing.get_origin(kind) is not None or isinstance(kind, type(int | None)):
-        return None if text.lower() == "none" else _first_that_fits(text, typing.get_args(kind))
+        options = typing.get_args(kind)
+        return None if text.lower() == "none" and type(None) in options else _first_that_fits(text, options)
     if kind is dict:
         return _dictionary(text)
     return text
