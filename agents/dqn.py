@@ -217,7 +217,7 @@ def train_host(
         >>> import gymnasium, jax, reward_design as rd
         >>> from reward_design.agents import dqn
         >>> envs = gymnasium.make_vec("CartPole-v1", num_envs=2)
-        >>> config = dqn.Config(total_timesteps=32, num_steps=8, batch_size=8, learning_starts=16, hidden=(8,))
+        >>> config = dqn.Config(total_timesteps=32, num_envs=2, num_steps=8, learning_starts=16, hidden=(8,))
         >>> dqn.train_host(config, envs, rd.environment_reward(), jax.random.key(0)).metrics["td_loss"].shape
         (2,)
     """

@@ -234,7 +234,7 @@ def train_host(
         >>> import gymnasium, jax, reward_design as rd
         >>> from reward_design.agents import sac
         >>> envs = gymnasium.make_vec("Pendulum-v1", num_envs=2)
-        >>> config = sac.Config(total_timesteps=32, num_steps=8, batch_size=8, learning_starts=16, hidden=(8,))
+        >>> config = sac.Config(total_timesteps=32, num_envs=2, num_steps=8, learning_starts=16, hidden=(8,))
         >>> sac.train_host(config, envs, rd.environment_reward(), jax.random.key(0)).metrics["critic_loss"].shape
         (2,)
     """
