@@ -1,5 +1,7 @@
 """Strict settings for all tests: JAX never promotes ranks silently, hypothesis tries few examples, always the same."""
 
+from pathlib import Path
+
 import hypothesis
 import jax
 import pytest
@@ -14,6 +16,15 @@ hypothesis.settings.load_profile("few")
 def compilation(request):
     """Most tests compile much and compute little, so they compile without optimisation; slow ones as users do."""
     jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """Compiled programs hold memory maps, of which a process has 65,530 on Linux: let them go before they run out."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

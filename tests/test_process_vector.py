@@ -235,10 +235,11 @@ def test_an_interrupted_step_can_be_followed_by_a_reset_or_by_close(vector):
 
 
 SCRIPT = """
-import gymnasium, numpy
+import gymnasium, numpy, signal
 from reward_design.envs.process_vector import ProcessVectorEnv
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a script starts without
     envs = ProcessVectorEnv(lambda: gymnasium.make("CartPole-v1"), 4, num_workers=2)
     envs.reset(seed=0)
     print(*envs.pids, flush=True)
@@ -255,7 +256,10 @@ def test_workers_end_with_their_parent(tmp_path, how):
     pids = parent.stdout.readline().split()
     assert len(pids) == 2, parent.communicate()
     parent.send_signal(how)
-    _, errors = parent.communicate(timeout=60)
+    try:
+        _, errors = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
     deadline = time.monotonic() + 30
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
