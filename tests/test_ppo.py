@@ -136,9 +136,8 @@ def test_loss_equals_the_formula_in_numpy():
     rows = 16
     x, adv, target = rng.normal(size=(rows, 2)), rng.normal(size=rows), rng.normal(size=rows)
     action, old = rng.integers(0, 2, rows), np.log(rng.uniform(0.2, 0.8, rows))
-    batch = ppo_update.Batch(*(jnp.asarray(v, dtype) for v, dtype in [
-        (x, "float32"), (action, "int32"), (old, "float32"), (np.zeros(rows), "float32"), (adv, "float32"),
-        (target, "float32")]))  # fmt: skip
+    floats = [jnp.asarray(v, "float32") for v in (old, np.zeros(rows), adv, target)]
+    batch = ppo_update.Batch(jnp.asarray(x, "float32"), jnp.asarray(action, "int32"), *floats[:3], floats[3])
     loss, parts = ppo_update.loss(SMALL, ppo._network(SMALL, ENV), 0.01, state.params, batch)
 
     def dense(layer, z):
