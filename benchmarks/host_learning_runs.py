@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import reward_design as rd
-from reward_design.agents import ppo
+from reward_design.agents import ppo, sac
 from reward_design.agents.host import evaluate_host
 from reward_design.envs import task
 from reward_design.experiments.provenance import provenance
@@ -29,15 +29,13 @@ def our_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
         normalise_obs=True, normalise_reward=True, learning_rate_end=PPO["learning_rate"], entropy_coef=0.0,
         entropy_coef_end=0.0, **PPO,
     )  # fmt: skip
-    with contextlib.closing(task(f"mujoco/{name}").vector(config.num_envs)) as envs:
-        start = time.process_time()
-        result = ppo.train_host(config, envs, rd.environment_reward(), jax.random.key(seed))
-        seconds = time.process_time() - start
-        played = evaluate_host(ppo.AGENT, config, envs, result.state, num_episodes=EPISODES, seed=seed + 1000)
-    metrics = result.metrics
-    ended = metrics["episodes"] > 0
-    curve = binned(metrics["env_steps"][ended], metrics["true_return"][ended], metrics["episodes"][ended], steps)
-    return record(curve, played["true_return"], seconds, steps)
+    return _our_run(ppo, config, name, seed)
+
+
+def our_sac(name: str, seed: int, steps: int) -> dict[str, Any]:
+    """SAC of this package: one environment, one gradient step per environment step, eight of them per call."""
+    config = sac.Config(total_timesteps=steps, num_envs=1, num_steps=8, learning_starts=10_000)
+    return _our_run(sac, config, name, seed)
 
 
 def sb3_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def sb3_sac(name: str, seed: int, steps: int) -> dict[str, Any]:
     return _sb3_run(model, name, seed, steps)
 
 
-RUNS = {"ppo": our_ppo, "sb3/ppo": sb3_ppo, "sb3/sac": sb3_sac}
+RUNS = {"ppo": our_ppo, "sb3/ppo": sb3_ppo, "sac": our_sac, "sb3/sac": sb3_sac}
 """Run of each agent: ``(name, seed, steps) -> record``."""
 
 
@@ -86,6 +84,20 @@ def record(curve: list[float | None], evaluation: Any, seconds: float, steps: in
         "steps": steps,
         **provenance(),
     }
+
+
+def _our_run(agent: Any, config: Any, name: str, seed: int) -> dict[str, Any]:
+    with contextlib.closing(task(f"mujoco/{name}").vector(config.num_envs)) as envs:
+        start = time.process_time()
+        result = agent.train_host(config, envs, rd.environment_reward(), jax.random.key(seed))
+        seconds = time.process_time() - start
+        played = evaluate_host(agent.AGENT, config, envs, result.state, num_episodes=EPISODES, seed=seed + 1000)
+    metrics = result.metrics
+    ended = metrics["episodes"] > 0
+    curve = binned(
+        metrics["env_steps"][ended], metrics["true_return"][ended], metrics["episodes"][ended], config.total_timesteps
+    )
+    return record(curve, played["true_return"], seconds, config.total_timesteps)
 
 
 def _sb3_envs(name: str, num_envs: int, seed: int) -> Any:
