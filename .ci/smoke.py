@@ -8,7 +8,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-OPTIONAL = ["torch", "stable_baselines3", "gymnax", "xminigrid", "mujoco", "minihack", "nle", "openai", "ray", "optuna"]
+OPTIONAL = [
+    "torch",
+    "stable_baselines3",
+    "sbx",
+    "gymnax",
+    "xminigrid",
+    "mujoco",
+    "gymnasium_robotics",
+    "minihack",
+    "nle",
+    "minigrid",
+]
+OPTIONAL += ["openai", "ray", "optuna"]
 
 
 def check_alone() -> None:

@@ -1,18 +1,25 @@
 """What training an agent of stable-baselines3 or sbx needs around it: environment, metrics, the end of the budget."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from reward_design._optional import require
 from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper
 from reward_design.core import Reward, Transition
 from reward_design.envs.base import Task
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+else:
+    BaseCallback = require("stable_baselines3.common.callbacks", "sb3", "stable-baselines3 agents").BaseCallback
+    _vec_env = require("stable_baselines3.common.vec_env", "sb3", "stable-baselines3 agents")
+    VecEnv, VecEnvWrapper, VecNormalize = _vec_env.VecEnv, _vec_env.VecEnvWrapper, _vec_env.VecNormalize
 
 
 def environment(

@@ -31,6 +31,19 @@ LOCKED_EXTRAS = (
     "minigrid",
     "video",
 )
+OPTIONAL = (
+    "torch",
+    "stable_baselines3",
+    "sbx",
+    "gymnax",
+    "xminigrid",
+    "mujoco",
+    "gymnasium_robotics",
+    "minihack",
+    "nle",
+    "minigrid",
+    "imageio",
+)
 LAYERS = ("core", "envs", "agents", "distance", "experiments", "cli")
 
 
@@ -193,3 +206,23 @@ def test_import_is_light():
     code = f"import sys, reward_design; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_modules_import_without_any_extra_or_name_it():
+    code = f"""
+import importlib, sys
+OPTIONAL = {OPTIONAL}
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in OPTIONAL:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+for module in {sorted(modules())}:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        if "reward-design[" not in str(error):
+            print(module, error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == ""
