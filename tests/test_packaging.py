@@ -44,7 +44,7 @@ OPTIONAL = (
     "minigrid",
     "imageio",
 )
-LAYERS = ("core", "envs", "agents", "distance", "experiments", "cli")
+LAYERS = ("core", "envs", "agents", "bilevel", "distance", "experiments", "cli")
 
 
 def setup_cfg() -> configparser.ConfigParser:
