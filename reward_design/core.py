@@ -154,7 +154,7 @@ def guard(name: str, fn: Callable[[Params, Any, Transition], tuple[Any, Any]]) -
     """An author's ``step`` or ``unroll`` under the episode protocol, its output checked and its state completed."""
 
     def guarded(params: Params, state: State, transition: Transition) -> tuple[Output, State]:
-        raw, new = fn(params, state, _blank_masked(transition))
+        raw, new = fn(params, state, blank_masked(transition))
         output = _checked_output(name, raw, transition)
         return output, _finish_lanes(state, as_state(new), transition)
 
@@ -173,7 +173,7 @@ def _finish_lanes(old: State, new: State, transition: Transition) -> State:
     return State(select_lanes(mask & done, old.fresh, episode), new.running, old.fresh)
 
 
-def _blank_masked(transition: Transition) -> Transition:
+def blank_masked(transition: Transition) -> Transition:
     """Zero the masked rows, so that garbage in padding reaches neither running statistics nor gradients."""
     mask = jnp.asarray(transition.mask)
     blank = select_lanes(mask, transition, jax.tree.map(jnp.zeros_like, transition))

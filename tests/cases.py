@@ -10,6 +10,7 @@ import numpy as np
 
 import reward_design as rd
 from reward_design import Kind, Reward, Transition
+from reward_design.bilevel import alignment_reward
 
 
 class Case(NamedTuple):
@@ -89,6 +90,11 @@ class Network(nn.Module):
 def rooms(obs: Any) -> jax.Array:
     """Index of a coarse cell."""
     return jnp.floor(2 * vector(obs)[:, 0]).astype(jnp.int32)
+
+
+def by_state(transition: Transition) -> jax.Array:
+    """Features for a weight that depends on the state."""
+    return vector(transition.obs)
 
 
 def speed() -> Reward:
@@ -181,5 +187,8 @@ CASES = [
     Case("normalise_by_return", "", lambda: rd.normalise_by_return(gamma=0.9), C),
     Case("centred_sigmoid", "", lambda: rd.centred_sigmoid(reference=[0.0, 1.0], slope=2.0), P),
     Case("centred_sigmoid", "info", lambda: rd.centred_sigmoid(reference="score"), P),
+    Case("alignment_reward", "", lambda: alignment_reward(rd.environment_reward(), speed()), P),
+    Case("alignment_reward", "linear", lambda: alignment_reward(speed(), fatigue(), features=by_state), C),
+    Case("alignment_reward", "network", lambda: alignment_reward(speed(), fatigue(), network=nn.Dense(3)), C),
     Case("log_sigmoid", "", lambda: rd.log_sigmoid(reference=0.5), P),
 ]

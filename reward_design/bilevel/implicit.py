@@ -205,7 +205,7 @@ def spectral_radius(
 def neumann_series(
     product: Callable[[Array], Array], v: Float[Array, " n"], *, step_size: Any, num_terms: int
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """a sum_{k=0..K} (I + a M)^k v for symmetric M, and whether the series diverges.
+    """A sum_{k=0..K} (I + a M)^k v for symmetric M, and whether the series diverges.
 
     The norms of the terms are log-convex in k, so that one that is larger than the term before it is followed by larger
     ones only.
