@@ -14,8 +14,9 @@ from jaxtyping import Array
 
 from reward_design.agents import base, networks, rollout
 from reward_design.agents.actor_critic import ActorCritic, action_noise
+from reward_design.agents.host_policy import actor_policy
 from reward_design.bilevel import outer, segments
-from reward_design.bilevel.alignment import MAX_DISCOUNT, is_alignment, learned_discount, logit
+from reward_design.bilevel.alignment import is_alignment
 from reward_design.core import Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.host import HostEnv
@@ -254,10 +255,90 @@ def _optimiser(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
 
-def act(
-    config: Config, env: Env, state: TrainState, obs: Any, key: Any, *, deterministic: bool = False
-) -> Array:
+def act(config: Config, env: Env, state: TrainState, obs: Any, key: Any, *, deterministic: bool = False) -> Array:
     """Actions ``[B, ...]`` for observations ``[B, ...]``, in the environment's action space."""
     batch = jax.tree.leaves(obs)[0].shape[0]
     noise = action_noise(env.action_space, key, (batch,)) * (0.0 if deterministic else 1.0)
     return _network(config, env).act(state.params, state.moments, obs, noise)[0]
+
+
+def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> Any:
+    """The sampled policy on the host."""
+    return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
+
+
+AGENT = base.Agent(
+    "barfi", "REINFORCE on a blend of task reward and heuristic that an outer loop aligns with the task", Config,
+    init, update, act, improve, host_policy,
+)  # fmt: skip
+
+
+def barfi(
+    config: Config,
+    env: FunctionalEnv | Task,
+    reward: Reward,
+    key: Any,
+    *,
+    reward_params: Any = None,
+) -> base.TrainResult:
+    """Behaviour alignment as one jitted function; vmap it over keys or float settings.
+
+    Upper level: max over phi of J(theta*(phi)) - penalties, J the discounted primary return. Lower level: theta*(phi) =
+    argmax of the return under r = phi1 + phi2 r^primary + phi3 r^auxiliary, plus entropy. Every update plays episodes
+    with the current policy; an outer step moves phi along d J / d phi = v^T (damping - H)^{-1} A, v from these episodes and
+    H, A from the ring; then come ``inner_steps`` steps of the policy.
+
+    Decisions that change results: (a) phi as the reward says, started at the naive sum (0, 1, 1). (b) H is that of the
+    surrogate on frozen data, baseline included. (c) The inverse is damped by its spectral radius, because that Hessian
+    is indefinite; ``damping=0`` is the published series. (d) theta is never reset; the warm start is the inner phase
+    with phi at its start; batches are drawn with replacement. (e) v comes from fresh episodes only. (f) Penalties are
+    linear in the discount and in the norms of phi, and are not scaled with the inverse. (g) gamma^t weights are dropped
+    at both levels. (h) A time limit is an end, without bootstrap. (i) Entropy is a bonus per visited state. (j) Reported
+    are undiscounted returns of the environment's reward (``true_return``). Returns are divided by their standard
+    deviation in the warm start, a constant from then on.
+
+    Keeps the optimal policy: no guarantee; it searches for a blend whose learner does well on the primary reward.
+
+    Args:
+        config: settings.
+        env: functional environment or task.
+        reward: from :func:`reward_design.bilevel.alignment_reward`; any reward with ``outer="none"``.
+        key: random key.
+        reward_params: params to start at, if not the reward's own.
+
+    Returns:
+        A :class:`reward_design.agents.TrainResult`; metrics also hold ``phi1``, ``phi2``, ``phi3`` (their constant
+        parts), ``discount``, ``a_rho``, ``residual`` and the norm of the ``outer_gradient``.
+
+    Raises:
+        TypeError: for a reward that is no alignment reward.
+        ValueError: for settings out of range, or a horizon below the environment's.
+        NonFiniteRewardError: naming reward, term, step and seed.
+
+    Example:
+        >>> import jax, reward_design as rd
+        >>> from reward_design.bilevel import BarfiConfig, alignment_reward, barfi
+        >>> from reward_design.envs import task
+        >>> chain = task("chain")
+        >>> reward = alignment_reward(rd.environment_reward(), chain.auxiliary["aligned"])
+        >>> config = BarfiConfig(total_timesteps=1600, num_envs=4, horizon=200, warm_start=1)
+        >>> barfi(config, chain, reward, jax.random.key(0)).metrics["phi3"].shape
+        (2,)
+    """
+    return base.train(AGENT, config, env, reward, key, reward_params=reward_params)
+
+
+def train_host(config: Config, envs: Any, reward: Reward, key: Any, **settings: Any) -> base.TrainResult:
+    """:func:`barfi` on a gymnasium vector environment, with the same update.
+
+    Args:
+        config: settings; ``horizon`` is the length of a rollout, ``num_envs`` is taken from ``envs``.
+        envs: vector environment in any autoreset mode. An episode may go on from one rollout to the next; a reward with
+            memory then starts afresh where the inner phase replays it.
+        reward: as in :func:`barfi`.
+        key: random key.
+        **settings: of :func:`reward_design.agents.host.train_host`.
+    """
+    from reward_design.agents import host
+
+    return host.train_host(AGENT, config, envs, reward, key, **settings)
