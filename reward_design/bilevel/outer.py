@@ -23,6 +23,7 @@ from reward_design.core import Reward, State
 
 OUTER = ("implicit", "lirpg", "imgl", "none")
 INVERSES = ("identity", "neumann", "cg", "exact")
+POWER_ITERATIONS = 8
 
 
 class Level(NamedTuple):
@@ -115,18 +116,21 @@ def _implicit(config: Any, inner: Any, outer: Any, params: Any, phi: Any) -> tup
             inner_flat, outer_flat, theta, phi, method="identity", step_size=config.learning_rate
         )
         return made.gradient, made.diagnostics.a_rho, made.diagnostics.residual
-    rho = jax.lax.stop_gradient(
-        implicit.spectral_radius(lambda x: implicit.hessian_product(inner_flat, theta, phi, x), theta)
+    curvature = lambda x: implicit.hessian_product(inner_flat, theta, phi, x)  # noqa: E731
+    if config.method == "neumann":  # the solver's own diagnostics would find the spectral radius a second time
+        rho = jax.lax.stop_gradient(implicit.spectral_radius(curvature, theta, POWER_ITERATIONS))
+        shift = config.damping * rho
+        damped = lambda x: curvature(x) - shift * x  # noqa: E731
+        a = 1.0 / ((1.0 + config.damping) * jnp.maximum(rho, 1e-8))
+        v, direct = jax.grad(outer_flat, argnums=(0, 1))(theta, phi)
+        p, _ = implicit.neumann_series(damped, v, step_size=a, num_terms=config.num_terms)
+        residual = jnp.linalg.norm(-damped(p) - v) / jnp.maximum(jnp.linalg.norm(v), 1e-30)
+        gradient = jax.tree.map(jnp.add, direct, implicit.mixed_product(inner_flat, theta, phi, p))
+        return gradient, a * (1.0 + config.damping) * rho, residual
+    rho = implicit.spectral_radius(curvature, theta, POWER_ITERATIONS) if config.method != "identity" else 0.0
+    made = implicit.hypergradient(
+        inner_flat, outer_flat, theta, phi, method=config.method, damping=config.damping * rho
     )
-    settings: dict[str, Any] = {"method": config.method, "damping": config.damping * rho}
-    if config.method == "neumann":
-        settings |= {
-            "num_terms": config.num_terms,
-            "step_size": 1.0 / ((1.0 + config.damping) * jnp.maximum(rho, 1e-8)),
-        }
-    elif config.method == "identity":
-        settings = {"method": "identity"}
-    made = implicit.hypergradient(inner_flat, outer_flat, theta, phi, **settings)
     return made.gradient, made.diagnostics.a_rho, made.diagnostics.residual
 
 
