@@ -202,9 +202,9 @@ def test_seeds_in_one_vmap_equal_single_runs():
 
 
 def test_same_update_drives_environments_of_the_host():
-    config = settings(3, horizon=220)
-    with contextlib.closing(task("chain").vector(2)) as envs:
-        metrics = train_host(config, envs, blend(), jax.random.key(0)).metrics
+    config = BarfiConfig(**{**SMALL, "horizon": 60, "total_timesteps": 360})
+    with contextlib.closing(task("cartpole").vector(2)) as envs:
+        metrics = train_host(config, envs, blend("cartpole"), jax.random.key(0)).metrics
     assert metrics["phi3"].shape == (config.num_updates,)
     assert abs(float(metrics["phi3"][-1]) - 1) > 1e-3
     assert metrics["episodes"].sum() >= 2

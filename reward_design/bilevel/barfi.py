@@ -31,7 +31,7 @@ class Config:
     Attributes:
         total_timesteps: environment steps over all lanes, unfinished tails included (rounded down to whole updates).
         num_envs: parallel lanes B; every update plays ``horizon`` steps in each.
-        horizon: steps per lane and update; on the device at least the environment's, so that every lane ends an episode.
+        horizon: steps per lane and update; on the device at least the environment's, for an end in every lane.
         hidden: widths of the tanh layers of the policy; ``()`` is linear in the features.
         normalise_obs: scale observations by their moments in the warm start, fixed from then on.
         replay: rollouts of one lane in the ring that the inner phase draws from (off-policy, without importance
@@ -125,8 +125,8 @@ def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any 
     """State at the start of a run; see :class:`reward_design.agents.base.Agent`."""
     if config.outer != "none" and not is_alignment(reward):
         raise TypeError(
-            f"barfi learns the params of alignment_reward(primary, auxiliary), got the reward {reward.name!r}; wrap it, "
-            "or set outer='none' to train on it as it is."
+            f"barfi learns the params of alignment_reward(primary, auxiliary), got the reward {reward.name!r}; wrap "
+            "it, or set outer='none' to train on it as it is."
         )
     if not isinstance(env, HostEnv) and config.horizon < env.horizon:
         raise ValueError(
@@ -285,16 +285,16 @@ def barfi(
 
     Upper level: max over phi of J(theta*(phi)) - penalties, J the discounted primary return. Lower level: theta*(phi) =
     argmax of the return under r = phi1 + phi2 r^primary + phi3 r^auxiliary, plus entropy. Every update plays episodes
-    with the current policy; an outer step moves phi along d J / d phi = v^T (damping - H)^{-1} A, v from these episodes and
-    H, A from the ring; then come ``inner_steps`` steps of the policy.
+    with the current policy; an outer step moves phi along d J / d phi = v^T (damping - H)^{-1} A, v from these episodes
+    and H, A from the ring; then come ``inner_steps`` steps of the policy.
 
     Decisions that change results: (a) phi as the reward says, started at the naive sum (0, 1, 1). (b) H is that of the
     surrogate on frozen data, baseline included. (c) The inverse is damped by its spectral radius, because that Hessian
     is indefinite; ``damping=0`` is the published series. (d) theta is never reset; the warm start is the inner phase
     with phi at its start; batches are drawn with replacement. (e) v comes from fresh episodes only. (f) Penalties are
     linear in the discount and in the norms of phi, and are not scaled with the inverse. (g) gamma^t weights are dropped
-    at both levels. (h) A time limit is an end, without bootstrap. (i) Entropy is a bonus per visited state. (j) Reported
-    are undiscounted returns of the environment's reward (``true_return``). Returns are divided by their standard
+    at both levels. (h) A time limit is an end, without bootstrap. (i) Entropy is a bonus per visited state. (j)
+    Reported are undiscounted returns of the environment's reward (``true_return``). Returns are divided by their standard
     deviation in the warm start, a constant from then on.
 
     Keeps the optimal policy: no guarantee; it searches for a blend whose learner does well on the primary reward.

@@ -1,9 +1,9 @@
-"""The outer level of behaviour alignment: one step on phi towards the primary return, by an implicit or a short gradient.
+"""The outer level of behaviour alignment: a step on phi towards the primary return, by a long or a short gradient.
 
 ``implicit`` is BARFI. The two others come from the literature and share data and inner learner with it:
 
-- ``lirpg``: the gradient through the newest inner step alone, dO/dphi + eta A^T v, on the newest rollouts for both.
-- ``imgl``: the sensitivity M = dtheta/dphi is carried along all inner steps, M <- M + eta (H M + A), and dO/dphi = M^T v.
+- ``lirpg``: the gradient through one inner step alone, dO/dphi + eta A^T v, on the newest rollouts for both.
+- ``imgl``: the sensitivity M = dtheta/dphi is carried along all inner steps, M <- M + eta (H M + A); dO/dphi = M^T v.
 """
 
 from collections.abc import Sequence
@@ -88,6 +88,7 @@ def step(level: Level, state: Any, fresh: segments.Segments, key: Any, *, active
     flat, _ = ravel_pytree(gradient)
     moves = active & jnp.isfinite(flat).all()
     gradient = jax.tree.map(lambda g: jnp.where(moves, -g, 0.0), gradient)
+    updates: Any
     updates, opt_state = optimiser(config).update(gradient, state.reward_opt_state)
     rates = {"phi": config.reward_learning_rate, "network": config.reward_learning_rate}
     rates["discount"] = config.discount_learning_rate
