@@ -45,8 +45,8 @@ def alignment_reward(
 
     Returns:
         A :class:`Reward` with params ``{"phi": (phi1, phi2, phi3), "network": ..., "discount": v,
-        "rewards": {"primary": ..., "auxiliary": ...}}``; each phi_i is a number, or ``{"c": number, "w": [h]}``. Terms: ``bonus`` (phi1),
-        ``primary`` and ``auxiliary``, weighted.
+        "rewards": {"primary": ..., "auxiliary": ...}}``; each phi_i is a number, or ``{"c": number, "w": [h]}``. Terms:
+        ``bonus`` (phi1), ``primary`` and ``auxiliary``, weighted.
 
     Raises:
         ValueError: for a discount outside (0, 0.999], or when it is initialised for a task whose transitions lack what

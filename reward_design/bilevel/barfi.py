@@ -294,8 +294,8 @@ def barfi(
     with phi at its start; batches are drawn with replacement. (e) v comes from fresh episodes only. (f) Penalties are
     linear in the discount and in the norms of phi, and are not scaled with the inverse. (g) gamma^t weights are dropped
     at both levels. (h) A time limit is an end, without bootstrap. (i) Entropy is a bonus per visited state. (j)
-    Reported are undiscounted returns of the environment's reward (``true_return``). Returns are divided by their standard
-    deviation in the warm start, a constant from then on.
+    Reported are undiscounted returns of the environment's reward (``true_return``). Returns are divided by their
+    standard deviation in the warm start, a constant from then on.
 
     Keeps the optimal policy: no guarantee; it searches for a blend whose learner does well on the primary reward.
 
