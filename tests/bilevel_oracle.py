@@ -1,7 +1,7 @@
 """Two-level problems in NumPy float64: a soft-optimal tabular policy below, the primary return above, solved by hand.
 
-x = (phi1, phi2, phi3, varphi) pays r_x = phi1 + phi2 r_primary + phi3 r_auxiliary and discounts by sigmoid(varphi). What
-is analytic also takes complex numbers, so that :func:`jacobian` is exact to rounding without autodiff.
+x = (phi1, phi2, phi3, varphi) pays r_x = phi1 + phi2 r_primary + phi3 r_auxiliary and discounts by sigmoid(varphi).
+What is analytic also takes complex numbers, so that :func:`jacobian` is exact to rounding without autodiff.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ X = np.array([0.3, 1.0, 0.7, 1.5])
 
 
 class Problem(NamedTuple):
-    """``transition [S, A, S]``, whose rows sum to less than 1 where an episode can end, rewards ``[S, A]``, start ``[S]``."""
+    """``transition [S, A, S]`` (rows sum to less than 1 where episodes end), rewards ``[S, A]``, start ``[S]``."""
 
     transition: np.ndarray
     primary: np.ndarray
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 
 def random_problem(seed: int = 0, ending: float = 0.0, states: int = 3, actions: int = 2) -> Problem:
-    """Dirichlet(1) transitions, N(0, 1) rewards; after each action an episode ends with a chance of up to ``ending``."""
+    """Dirichlet(1) transitions, N(0, 1) rewards; an action ends the episode with a chance of up to ``ending``."""
     rng = np.random.default_rng(seed)
     transition = rng.dirichlet(np.ones(states), (states, actions))
     rewards = rng.normal(size=(2, states, actions))
@@ -182,7 +182,7 @@ def unrolled(problem: Problem, theta, x, step: float, num_steps: int) -> np.ndar
 
 
 def frozen_hessian(problem: Problem, theta, x) -> np.ndarray:
-    """H of data that do not move with theta, at the inner optimum: blocks -occ(s) (V(s) + lambda) (diag pi - pi pi^T)."""
+    """H of data that do not move with theta, at the optimum: blocks -occ(s) (V(s) + lambda) (diag pi - pi pi^T)."""
     log_pi, gamma = log_softmax(theta), sigmoid(x[3])
     pi = np.exp(log_pi)
     v = state_values(problem, pi, aligned(problem, x) - problem.entropy * log_pi, gamma)

@@ -1,4 +1,4 @@
-"""Hypergradients against the closed form of a soft-optimal tabular problem, dense NumPy and explicit sums."""
+"""Hypergradients against the closed form of a soft-optimal tabular problem and dense NumPy."""
 
 from functools import cache, partial
 
@@ -135,7 +135,7 @@ def test_closed_form_equals_solving_again_and_the_implicit_function_theorem(seed
 
 @pytest.mark.parametrize("seed", range(4))
 def test_hessian_has_one_zero_eigenvalue_per_state_and_the_others_are_negative(seed):
-    problem, theta, parts, _ = solved(seed)
+    _, theta, parts, _ = solved(seed)
     values, vectors = np.linalg.eigh(parts.hessian)
     assert (np.abs(values) < 1e-10).sum() == len(theta)
     assert (values < -1e-3).sum() == len(theta)
@@ -176,19 +176,21 @@ def test_neumann_equals_the_dense_series_and_as_many_steps_of_ascent(num_terms):
     assert diagnostics.a_rho == pytest.approx(1.0, abs=0.02)
     powers = [np.linalg.matrix_power(np.eye(6) + step * parts.hessian, k) for k in range(num_terms + 1)]
     residual = np.linalg.norm(parts.hessian @ (step * sum(powers)) @ parts.v + parts.v) / np.linalg.norm(parts.v)
-    assert diagnostics.residual == pytest.approx(residual, abs=1e-9) and residual > 0.05
+    assert diagnostics.residual == pytest.approx(residual, abs=1e-9)
+    assert residual > 0.05
     one_more = oracle.neumann(parts, step, num_terms + 1)
     assert np.abs(result.gradient - one_more).max() > 1e-3
     assert cosine(one_more, answer) > diagnostics.cosine + 1e-4
 
 
 def test_more_terms_bring_direction_and_length():
-    problem, theta, parts, rho = solved()
+    problem, _, _, rho = solved()
     answer = oracle.closed_form(problem, X)
     series = [model("neumann", num_terms=k, step_size=1 / rho).gradient for k in (0, 5, 50)]
     directions = [cosine(g, answer) for g in series]
     lengths = [np.linalg.norm(g) / np.linalg.norm(answer) for g in series]
-    assert directions[0] < 0.9 < 0.95 < directions[1] < directions[2] and directions[2] > 0.9999
+    assert directions[0] < 0.9 < 0.95 < directions[1] < directions[2]
+    assert directions[2] > 0.9999
     assert lengths[0] < 0.5 < lengths[1] < 0.9 < lengths[2] < 1
 
 
@@ -222,7 +224,8 @@ def test_damping_is_added_to_minus_the_hessian(method):
     damped = oracle.implicit(parts, damping=0.2)
     result = model(method, damping=0.2, compare_exact=True)
     assert_reported(result, False, damped, atol=1e-8)
-    assert result.diagnostics.residual < 1e-8 and result.diagnostics.cosine == pytest.approx(1.0)
+    assert result.diagnostics.residual < 1e-8
+    assert result.diagnostics.cosine == pytest.approx(1.0)
     assert np.abs(damped - oracle.implicit(parts)).max() > 0.1
 
 
@@ -241,7 +244,8 @@ def test_diagnostics_at_the_default_step(method):
 def test_conjugate_gradients_stop_where_told():
     answer = oracle.implicit(solved()[2])
     loose = model("cg", tolerance=0.2)
-    assert 1e-6 < loose.diagnostics.residual < 0.2 and not loose.diagnostics.diverged
+    assert 1e-6 < loose.diagnostics.residual < 0.2
+    assert not loose.diagnostics.diverged
     assert np.abs(loose.gradient - answer).max() > 1e-3
     assert_reported(model("cg", max_iterations=3), False, answer, atol=1e-8)
     assert_reported(model("cg", max_iterations=1), True)
@@ -297,12 +301,12 @@ def test_entropy_scaled_alone_changes_the_answer_and_with_the_weights_it_is_that
 @pytest.mark.parametrize("c", [-5.0, 0.0, 5.0])
 def test_a_constant_moves_the_hessian_of_frozen_data_and_not_the_exact_one(c):
     problem, theta, parts, _ = solved()
-    answer, x = oracle.closed_form(problem, X)[:3], X + [c, 0, 0, 0]
+    answer, x = oracle.closed_form(problem, X)[:3], X + np.array([c, 0, 0, 0])
     moved = oracle.parts(problem, theta, x)
     np.testing.assert_allclose(moved.hessian, parts.hessian, atol=1e-10)
     np.testing.assert_allclose(exact(problem, x, theta)[:3], answer, atol=1e-8)
     hessian = oracle.frozen_hessian(problem, theta, x)
-    assert np.abs(hessian - oracle.frozen_hessian(problem, theta, X + [c + 1, 0, 0, 0])).max() > 0.1
+    assert np.abs(hessian - oracle.frozen_hessian(problem, theta, x + np.array([1, 0, 0, 0]))).max() > 0.1
     assert ((eigenvalues(hessian) > 1e-9).sum(), (eigenvalues(hessian) < -1e-9).sum()) == ((3, 0) if c < 0 else (0, 3))
     biased = oracle.implicit(moved._replace(hessian=hessian))
     np.testing.assert_allclose(exact(problem, x, theta, levels=frozen), biased, atol=1e-9)
@@ -331,7 +335,8 @@ def test_an_inner_objective_of_the_wrong_sign_is_reported(method):
     for sign, tell in ((1.0, False), (-1.0, True)):
         step = 0.9 / rho if method in SERIES else None
         result = run(problem, away, X, method, scale=sign, step_size=step)
-        assert result.diagnostics.diverged == tell and np.isnan(result.gradient).all() == tell
+        assert result.diagnostics.diverged == tell
+        assert np.isnan(result.gradient).all() == tell
 
 
 @pytest.mark.parametrize("method", ["neumann", "cg", "unrolled"])
@@ -398,11 +403,11 @@ def test_jit_and_vmap_leave_the_answer_and_a_diverged_lane_to_itself(method):
     outer = lambda theta, x: jnp.sum(jnp.sin(theta["t"]))  # noqa: E731
     settings = {"neumann": {"num_terms": 300}, "unrolled": {"num_steps": 300}}.get(method, {})
     call = partial(hypergradient, inner, outer, method=method, **settings)
-    lanes = jax.vmap(call)(theta, x)
+    lanes, compiled = jax.jit(jax.vmap(call))(theta, x), jax.jit(call)
     indefinite = method in ("neumann", "cg", "unrolled")
     assert lanes.diagnostics.diverged.tolist() == [False, indefinite, False]
     for i in range(3):
-        alone = jax.jit(call)(*jax.tree.map(lambda y, i=i: y[i], (theta, x)))
+        alone = compiled(*jax.tree.map(lambda y, i=i: y[i], (theta, x)))
         jax.tree.map(
             lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-12), lanes.gradient, alone.gradient
         )
@@ -425,99 +430,6 @@ def test_single_precision(method):
             assert_reported(result, False, answer, atol=loose * np.abs(answer).max())
 
 
-# --- explicit sums over episodes ------------------------------------------------------------------------------------
-
-
-def surrogate(batch, x, theta, *, entropy, bonus, baseline):
-    """Delta of a linear softmax policy, as a function of theta and x, by autodiff of one scalar per term."""
-    features, mask = jnp.asarray(batch.features), jnp.asarray(batch.mask, float)
-    log_pi = jax.nn.log_softmax(features @ theta)
-    chosen = jnp.take_along_axis(log_pi, jnp.asarray(batch.action)[..., None], -1)[..., 0]
-    gamma = jax.nn.sigmoid(x[3])
-    reward = x[0] + x[1] * batch.primary + x[2] * batch.auxiliary
-    reward = mask * (reward if bonus else reward - entropy * chosen)
-    to_go = jax.lax.scan(lambda g, r: (r + gamma * g,) * 2, jnp.zeros(len(mask)), reward.T, reverse=True)[1].T
-    if baseline:
-        to_go = to_go - jnp.sum(mask * to_go) / jnp.sum(mask)
-    return chosen, to_go, mask, -jnp.sum(jnp.exp(log_pi) * log_pi, -1)
-
-
-def episodes(seed=0):
-    """Masked episodes of 1 to 6 steps with dense features; what lies behind their ends is far from zero."""
-    rng = np.random.default_rng(seed)
-    mask = np.arange(6) < np.array([6, 1, 4, 2, 5])[:, None]
-    features, rewards = rng.normal(size=(5, 6, 4)), rng.normal(size=(2, 5, 6)) + 100 * ~mask
-    return oracle.Batch(features, rng.integers(0, 3, (5, 6)), mask, *rewards), rng.normal(size=(4, 3))
-
-
-@pytest.mark.parametrize("baseline", [False, True])
-@pytest.mark.parametrize("bonus", [False, True])
-def test_autodiff_equals_the_sums_over_steps_and_later_steps(bonus, baseline):
-    batch, theta = episodes()
-    settings = {"entropy": 0.4, "bonus": bonus, "baseline": baseline}
-    sums = oracle.sampled_sums(batch, theta, X, gamma=0.9, **settings)
-
-    @jax.jit
-    def autodiff(theta, x):
-        def delta(theta, x):
-            def scalar(t):  # the returns stay those at theta while t moves
-                chosen, _, mask, entropy = surrogate(batch, x, t, **settings)
-                to_go = surrogate(batch, x, theta, **settings)[1]
-                return jnp.sum(mask * (chosen * to_go + settings["entropy"] * bonus * entropy))
-
-            return jax.grad(scalar)(theta).ravel()
-
-        return delta(theta, x), *jax.jacobian(delta, (0, 1))(theta, x)
-
-    delta, hessian, mixed = autodiff(theta, X)
-    np.testing.assert_allclose(delta, sums.delta.sum(0), atol=1e-8)
-    np.testing.assert_allclose(hessian.reshape(12, 12), sums.hessian.sum(0), atol=1e-8)
-    np.testing.assert_allclose(mixed, np.concatenate([sums.a.sum(0), sums.b.sum(0)[:, None]], -1), atol=1e-8)
-    alone = oracle.sampled_sums(batch, theta, np.array([0, 1, 0, np.log(9)]), gamma=0.9, entropy=0, baseline=baseline)
-    np.testing.assert_allclose(alone.delta, sums.v, atol=1e-12)
-    unmasked = oracle.sampled_sums(batch._replace(mask=batch.mask | True), theta, X, gamma=0.9, **settings)
-    assert np.abs(unmasked.a.sum(0) - sums.a.sum(0)).max() > 1
-
-
-@pytest.mark.parametrize("baseline", [False, True])
-def test_hypergradient_of_a_sampled_surrogate_equals_the_sums(baseline):
-    batch, theta = episodes()
-    settings = {"entropy": 0.4, "bonus": True, "baseline": baseline}
-    sums = oracle.sampled_sums(batch, theta, X, gamma=0.9, **settings)
-    h, v = sums.hessian.sum(0) - 200 * np.eye(12), sums.v.sum(0)  # the damping that makes a maximum of it
-    mixed = np.concatenate([sums.a.sum(0), sums.b.sum(0)[:, None]], -1)
-
-    def inner(theta, x):
-        chosen, to_go, mask, entropy = surrogate(batch, x, theta, **settings)
-        return jnp.sum(mask * (chosen * to_go + 0.4 * entropy))
-
-    def outer(theta, _):
-        primary = jnp.array([0.0, 1.0, 0.0, np.log(9)])
-        chosen, to_go, mask, _ = surrogate(batch, primary, theta, **settings | {"entropy": 0.0})
-        return jnp.sum(mask * chosen * to_go)
-
-    assert np.linalg.eigvalsh(h).max() < -10
-    for method, answer in (("cg", mixed.T @ np.linalg.solve(-h, v)), ("identity", mixed.T @ v)):
-        call = jax.jit(partial(hypergradient, inner, outer, method=method, damping=200.0))
-        np.testing.assert_allclose(call(jnp.asarray(theta), jnp.asarray(X)).gradient, answer, rtol=1e-8, atol=1e-10)
-
-
-def test_sums_tend_to_their_expectations_with_the_root_of_the_number_of_episodes():
-    problem = solved(0, 0.5)[0]
-    theta = np.random.default_rng(1).normal(size=(3, 2))
-    batch = oracle.sample(problem, theta, 4096, 40)
-    assert not batch.mask[:, -1].any() and batch.mask.sum(1).std() > 1
-    sums = oracle.sampled_sums(batch, theta, X, gamma=problem.gamma, entropy=problem.entropy)
-    each = np.concatenate([sums.v, sums.a.reshape(4096, -1), sums.b], 1)
-    v, mixed = oracle.expected_sums(problem, theta, X)
-    expected = np.concatenate([v, mixed[:, :3].ravel(), mixed[:, 3]])
-    errors = (each.mean(0) - expected) / (each.std(0) / 64)
-    assert np.abs(errors).max() < 4
-    assert np.abs((each.mean(0) - 1.1 * expected) / (each.std(0) / 64)).max() > 4
-    spread = [np.sqrt(np.mean((each.reshape(-1, n, 30).mean(1) - expected) ** 2)) for n in (16, 256)]
-    assert np.log(spread[1] / spread[0]) / np.log(16) == pytest.approx(-0.5, abs=0.12)
-
-
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
@@ -526,7 +438,6 @@ def test_sums_tend_to_their_expectations_with_the_root_of_the_number_of_episodes
     [
         ({"method": "neuman"}, ValueError, "unknown method 'neuman'; did you mean 'neumann'"),
         ({"num_terms": -1}, ValueError, "num_terms must be .* got -1"),
-        ({"num_terms": 2.5}, ValueError, "num_terms must be .* got 2.5"),
         ({"num_steps": 0}, ValueError, "num_steps must be .* got 0"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be .* got 0"),
         ({"step_size": 0.0}, ValueError, "step_size must be positive, got 0.0"),
@@ -536,7 +447,7 @@ def test_sums_tend_to_their_expectations_with_the_root_of_the_number_of_episodes
         ({"outer": lambda theta, x: theta[None, :1]}, ValueError, r"outer\(theta, phi\) must return one .*\(1, 1\)"),
         ({"outer": lambda theta, x: jnp.argmax(theta)}, ValueError, "outer.* one floating-point number, got .*int"),
         ({"inner": lambda theta: theta.sum()}, TypeError, r"inner must be a function \(theta, phi\)"),
-        ({"outer": 3.0}, TypeError, r"outer must be a function \(theta, phi\)"),
+        ({"outer": lambda: 3.0}, TypeError, r"outer must be a function \(theta, phi\)"),
         ({"theta": {"a": jnp.arange(2)}}, TypeError, r"theta\['a'\] must be floating point, got int"),
         ({"phi": jnp.arange(2)}, TypeError, "phi must be floating point, got int"),
     ],
@@ -545,4 +456,4 @@ def test_bad_input_is_named(changes, error, message):
     inner = lambda theta, x: -jnp.sum((theta - x) ** 2)  # noqa: E731
     arguments = {"inner": inner, "outer": inner, "theta": jnp.ones(2), "phi": jnp.ones(2)} | changes
     with pytest.raises(error, match=message):
-        hypergradient(*(arguments.pop(name) for name in ("inner", "outer", "theta", "phi")), **arguments)
+        hypergradient(**arguments)
