@@ -163,16 +163,17 @@ def test_neumann_equals_the_dense_series_and_as_many_steps_of_ascent(num_terms):
     step = 1 / rho
     dense, answer = oracle.neumann(parts, step, num_terms), oracle.implicit(parts)
     np.testing.assert_allclose(oracle.unrolled(problem, theta, X, step, num_terms + 1), dense, atol=1e-10)
-    result = model("neumann", num_terms=num_terms, step_size=step, compare_exact=True)
+    thorough = num_terms in (0, 4, 10)
+    result = model("neumann", num_terms=num_terms, step_size=step, compare_exact=thorough)
     np.testing.assert_allclose(result.gradient, dense, atol=1e-9)
-    ascent = model("unrolled", num_steps=num_terms + 1, step_size=step).gradient
-    np.testing.assert_allclose(ascent, dense, atol=1e-9)
-    if num_terms in (0, 4):
+    if thorough:
+        ascent = model("unrolled", num_steps=num_terms + 1, step_size=step).gradient
+        np.testing.assert_allclose(ascent, dense, atol=1e-9)
         real = run(problem, theta, X, "neumann", num_terms=num_terms, step_size=step).gradient
         np.testing.assert_allclose(real, dense, atol=1e-6)
+        assert result.diagnostics.cosine == pytest.approx(cosine(dense, answer), abs=1e-9)
     diagnostics = result.diagnostics
     assert not diagnostics.diverged
-    assert diagnostics.cosine == pytest.approx(cosine(dense, answer), abs=1e-9)
     assert diagnostics.a_rho == pytest.approx(1.0, abs=0.02)
     powers = [np.linalg.matrix_power(np.eye(6) + step * parts.hessian, k) for k in range(num_terms + 1)]
     residual = np.linalg.norm(parts.hessian @ (step * sum(powers)) @ parts.v + parts.v) / np.linalg.norm(parts.v)
@@ -180,7 +181,7 @@ def test_neumann_equals_the_dense_series_and_as_many_steps_of_ascent(num_terms):
     assert residual > 0.05
     one_more = oracle.neumann(parts, step, num_terms + 1)
     assert np.abs(result.gradient - one_more).max() > 1e-3
-    assert cosine(one_more, answer) > diagnostics.cosine + 1e-4
+    assert cosine(one_more, answer) > cosine(dense, answer) + 1e-4
 
 
 def test_more_terms_bring_direction_and_length():
