@@ -1,7 +1,11 @@
 """Designs by name, by module and attribute, and as objects."""
 
+import dataclasses
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from reward_design.core import Kind, Reward
@@ -50,6 +54,21 @@ def test_every_design_is_built_for_every_task(name, where):
     assert isinstance(reward, Reward)
     assert DESIGNS[name].description
     assert (reward.kind is Kind.POINTWISE) == (name != "count_bonus")
+
+
+def test_the_count_bonus_counts_what_the_task_says():
+    def paid(known):
+        reward = resolve("count_bonus", known)
+        entered = lambda state: known.example._replace(next_obs=jnp.array([state]), mask=jnp.ones(1, bool))  # noqa: E731
+        params, state = reward.init(jax.random.key(0), known.example)
+        _, state = reward.step(params, state, entered(0))
+        return [float(reward.step(params, state, entered(other))[0].terms["count_bonus"][0]) for other in (0, 1, 2)]
+
+    chain = task("chain")
+    again, first = 0.1 / np.sqrt(2), 0.1
+    np.testing.assert_allclose(paid(chain), [again, first, first], rtol=1e-6)
+    pairs = dataclasses.replace(chain, count_index=lambda obs: obs // 2)
+    np.testing.assert_allclose(paid(pairs), [again, again, first], rtol=1e-6)
 
 
 def test_rewards_of_a_module_in_the_current_folder(module):

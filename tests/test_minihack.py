@@ -75,6 +75,10 @@ def test_what_a_task_says_of_recorded_steps(name):
         assert phi.shape == (STEPS, 2)
         assert (phi <= 0).all()
         assert (phi >= -6).all()
+    index = known.count_index(rows.next_obs)
+    assert index.shape == (STEPS, 2)
+    assert jnp.issubdtype(index.dtype, jnp.integer)
+    assert 0 <= index.min() <= index.max() < 16384  # the bins of a count bonus: no two states in one
     assert known.success(rows).shape == (STEPS, 2)
     assert len(known.description) > 400
     assert known.horizon >= 40
@@ -105,6 +109,20 @@ def test_rewards_and_potential_of_a_room():
     standing = np.asarray(rows.info["events"])[..., _index("frozen")]
     assert standing.any()
     np.testing.assert_array_equal(rows.obs["blstats"][standing][:, :2], rows.next_obs["blstats"][standing][:, :2])
+
+
+def test_the_count_index_tells_places_apart_before_and_after_each_landmark():
+    known = task("minihack/KeyRoom-S5")
+    obs = recorded(known, 600).next_obs
+    index = np.asarray(known.count_index(obs)).ravel()
+    has_key = obs["inventory"][..., ITEMS.index("key")].ravel() > 0
+    door_open = obs["landmarks"][..., LANDMARKS.index("open_door"), 2].ravel() > 0
+    states = [
+        *zip(*obs["blstats"][..., :2].reshape(-1, 2).T.tolist(), has_key.tolist(), door_open.tolist(), strict=True)
+    ]
+    assert has_key.any()
+    assert not has_key.all()
+    assert len(set(states)) == len(set(index.tolist())) == len({*zip(states, index.tolist(), strict=True)}) > 30
 
 
 def _index(event):
