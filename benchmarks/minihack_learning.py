@@ -28,6 +28,8 @@ from reward_design.experiments.budgets import settings
 from reward_design.experiments.designs import resolve
 from reward_design.experiments.statistics import bootstrap, interquartile_mean
 
+OPTIONS = {"Corridor-R2": {"action_mask": True}}
+"""Options of the tasks; those of other levels are their defaults."""
 EPISODES = 100
 """Episodes of an evaluation."""
 SOLVED = 0.9
@@ -74,7 +76,7 @@ def run(name: str, design: str, seed: int, **changed: Any) -> dict[str, Any]:
         The record: ``evaluation`` is the success of the policy as it is trained, by samples, ``evaluation_mode`` that
         of its most probable actions, ``curve`` the success of training episodes.
     """
-    level = task(f"minihack/{name}")
+    level = task(f"minihack/{name}", **OPTIONS.get(name, {}))
     config, reward = settings(ppo.AGENT, level, config=changed), resolve(design, level)
     steps = config.num_updates * config.steps_per_update
     with contextlib.closing(level.vector(config.num_envs)) as envs:

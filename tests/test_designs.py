@@ -59,16 +59,17 @@ def test_every_design_is_built_for_every_task(name, where):
 def test_the_count_bonus_counts_what_the_task_says():
     def paid(known):
         reward = resolve("count_bonus", known)
-        entered = lambda state: known.example._replace(next_obs=jnp.array([state]), mask=jnp.ones(1, bool))  # noqa: E731
-        params, state = reward.init(jax.random.key(0), known.example)
-        _, state = reward.step(params, state, entered(0))
-        return [float(reward.step(params, state, entered(other))[0].terms["count_bonus"][0]) for other in (0, 1, 2)]
+        step = lambda state, last=False: known.example._replace(  # noqa: E731
+            next_obs=jnp.array([state]), terminated=jnp.array([last]), mask=jnp.ones(1, bool)
+        )
+        rows = jax.tree.map(lambda *x: jnp.stack(x), step(0), step(0), step(1, True), step(0), step(2))
+        output, _ = reward.unroll(*reward.init(jax.random.key(0), known.example), rows)
+        return output.terms["count_bonus"][:, 0]
 
     chain = task("chain")
-    again, first = 0.1 / np.sqrt(2), 0.1
-    np.testing.assert_allclose(paid(chain), [again, first, first], rtol=1e-6)
+    np.testing.assert_allclose(paid(chain), 0.1 / np.sqrt([1, 2, 1, 3, 1]), rtol=1e-6)
     pairs = dataclasses.replace(chain, count_index=lambda obs: obs // 2)
-    np.testing.assert_allclose(paid(pairs), [again, again, first], rtol=1e-6)
+    np.testing.assert_allclose(paid(pairs), 0.01 / np.sqrt([1, 2, 3, 1, 1]), rtol=1e-6)
 
 
 def test_rewards_of_a_module_in_the_current_folder(module):

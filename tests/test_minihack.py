@@ -78,7 +78,7 @@ def test_what_a_task_says_of_recorded_steps(name):
     index = known.count_index(rows.next_obs)
     assert index.shape == (STEPS, 2)
     assert jnp.issubdtype(index.dtype, jnp.integer)
-    assert 0 <= index.min() <= index.max() < 16384  # the bins of a count bonus: no two states in one
+    assert 0 <= index.min() <= index.max() < 8192  # the bins of a count bonus: no two states in one
     assert known.success(rows).shape == (STEPS, 2)
     assert len(known.description) > 400
     assert known.horizon >= 40

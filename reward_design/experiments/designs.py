@@ -34,7 +34,11 @@ def _shaping(task: Task) -> Reward:
 
 
 def _counting(task: Task) -> Reward:
-    return chain(task.sparse_reward, count_bonus(scale=0.1, index=task.count_index))
+    """Visits of the whole run, or of the episode where the task says what to count: its levels are new every time."""
+    if task.count_index is None:
+        return chain(task.sparse_reward, count_bonus(scale=0.1))
+    bonus = count_bonus(scale=0.01, index=task.count_index, num_bins=8192, episodic=True)
+    return chain(task.sparse_reward, bonus)
 
 
 def _with_auxiliary(name: str) -> Callable[[Task], Reward]:
