@@ -22,6 +22,7 @@ from reward_design.envs import minihack_game, task
 from reward_design.envs.minihack_events import EVENTS, SUCCESS
 from reward_design.envs.minihack_glyphs import ITEMS, LANDMARKS
 from reward_design.envs.minihack_lane import INFO
+from reward_design.experiments.budgets import settings
 from tests.minihack_play import MAP
 
 NAMES = [
@@ -279,7 +280,7 @@ def test_more_to_see():
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("name", "options", "message"),
     [
         ("Room-5x", {}, r"MiniHack has no level 'Room-5x'; did you mean 'Room-5x5'\?"),
         ("Boxoban-Medium", {}, "'Boxoban-Medium' needs level files .* it is not supported"),
@@ -297,9 +298,9 @@ def test_more_to_see():
         ("custom", {"des_file": 'LEVEL: "mine"\n'}, 'it defines no level called "mylevel"'),
     ],
 )
-def test_bad_input_is_refused_with_one_sentence(name, settings, message):
+def test_bad_input_is_refused_with_one_sentence(name, options, message):
     with pytest.raises(ValueError, match=message):
-        task(f"minihack/{name}", **settings)
+        task(f"minihack/{name}", **options)
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -343,7 +344,7 @@ def test_ppo_trains_on_it():
 @pytest.mark.slow
 def test_ppo_learns_the_room_with_shaping():
     known = task("minihack/Room-5x5")
-    config = ppo.Config(total_timesteps=24_576, num_steps=128, gamma=known.gamma)
+    config = settings(ppo.AGENT, known, total_timesteps=24_576)
     shaped = rd.chain(rd.environment_reward(), rd.potential_shaping(known.potential, gamma=known.gamma))
     envs = known.vector(8)
     result = ppo.train_host(config, envs, shaped, jax.random.key(0))
