@@ -76,6 +76,7 @@ def test_what_a_task_says_of_recorded_steps(name):
         assert phi.shape == (STEPS, 2)
         assert (phi <= 0).all()
         assert (phi >= -6).all()
+    assert known.count_index is not None
     index = known.count_index(rows.next_obs)
     assert index.shape == (STEPS, 2)
     assert jnp.issubdtype(index.dtype, jnp.integer)
@@ -114,6 +115,7 @@ def test_rewards_and_potential_of_a_room():
 
 def test_the_count_index_tells_places_apart_before_and_after_each_landmark():
     known = task("minihack/KeyRoom-S5")
+    assert known.count_index is not None
     obs = recorded(known, 600).next_obs
     index = np.asarray(known.count_index(obs)).ravel()
     has_key = obs["inventory"][..., ITEMS.index("key")].ravel() > 0
