@@ -163,7 +163,7 @@ def test_neumann_equals_the_dense_series_and_as_many_steps_of_ascent(num_terms):
     step = 1 / rho
     dense, answer = oracle.neumann(parts, step, num_terms), oracle.implicit(parts)
     np.testing.assert_allclose(oracle.unrolled(problem, theta, X, step, num_terms + 1), dense, atol=1e-10)
-    thorough = num_terms in (0, 4, 10)
+    thorough = num_terms in (0, 4)
     result = model("neumann", num_terms=num_terms, step_size=step, compare_exact=thorough)
     np.testing.assert_allclose(result.gradient, dense, atol=1e-9)
     if thorough:
@@ -412,10 +412,11 @@ def test_jit_and_vmap_leave_the_answer_and_a_diverged_lane_to_itself(method):
         jax.tree.map(
             lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-9, atol=1e-12), lanes.gradient, alone.gradient
         )
-    eager = call(*jax.tree.map(lambda y: y[2], (theta, x)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), eager, alone)
     if method in ("exact", "cg"):
-        np.testing.assert_allclose(eager.gradient["b"], np.cos(0.3) / -diagonals[2], rtol=1e-9)
+        np.testing.assert_allclose(alone.gradient["b"], np.cos(0.3) / -diagonals[2], rtol=1e-9)
+    if method in ("cg", "neumann"):
+        eager = call(*jax.tree.map(lambda y: y[2], (theta, x)))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), eager, alone)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -429,6 +430,20 @@ def test_single_precision(method):
             assert result.gradient.dtype == np.float32
             loose = 0.02 if method in SERIES else 1e-4  # 600 terms at this seed's condition number
             assert_reported(result, False, answer, atol=loose * np.abs(answer).max())
+
+
+def test_conjugate_gradients_in_single_precision_stop_before_they_walk_along_null_directions():
+    """The gradient is p itself; beyond what rounding allows, search directions are noise that nothing holds back."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(50, 50)))[0]
+    spectrum = -np.geomspace(1, 1e-2, 50) * (np.arange(50) >= 10)
+    hessian = basis * spectrum @ basis.T
+    parts = oracle.Parts(hessian, np.eye(50), hessian @ rng.normal(size=50))
+    with jax.enable_x64(False):
+        result = model("cg", parts)
+    answer = oracle.implicit(parts)
+    assert_reported(result, False, answer, atol=1e-3 * np.abs(answer).max())
+    assert result.diagnostics.residual < 1e-4
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
