@@ -81,8 +81,8 @@ def potential(obs: Any) -> Float[Array, "*batch"]:
 def controller(obs: Any) -> Bool[Array, "*batch"]:
     """The push of a PD controller: right where 0.1 θ_t + 0.5 · 0.02 θ'_t > 0.
 
-    BARFI's study takes θ_t − θ_{t−1} (:func:`lagged_controller`), which the observation does not hold. Under Euler's rule
-    that is 0.02 θ'_{t−1}: one step older than the angular velocity here, which is θ_{t+1} − θ_t.
+    BARFI's study takes θ_t − θ_{t−1} (:func:`lagged_controller`), which the observation does not hold. Under Euler's
+    rule that is 0.02 θ'_{t−1}; 0.02 θ'_t is θ_{t+1} − θ_t, one step newer.
     """
     return _pushes_right(obs[..., 2], TIME_STEP * obs[..., 3])
 
@@ -137,9 +137,9 @@ def cartpole(**settings: Any) -> Task:
     """The task ``cartpole``; the environment's own (true) reward is gymnasium's 1 per step.
 
     ``aligned`` pays +5 for acting like a PD controller that balances the pole, −1 otherwise; ``misaligned`` pays −5
-    and +1, so that next to 1 per step falling at once is best. ``aligned_lagged`` and ``misaligned_lagged`` pay the same
-    for the controller of BARFI's study, which remembers the previous angle; ``none`` pays 0. The study treats the time
-    limit as an end and pays no auxiliary reward on that step; here the limit truncates, and only a fall pays none.
+    and +1, so that next to 1 per step falling at once is best. ``aligned_lagged`` and ``misaligned_lagged`` pay the
+    same for the controller of BARFI's study, which remembers the previous angle; ``none`` pays 0. The study treats the
+    time limit as an end and pays no auxiliary reward on that step; here the limit truncates, and only a fall pays none.
 
     Keeps the optimal policy: ``sparse_reward`` (−1 on a fall) and ``none`` yes; ``dense_reward``, ``aligned`` and
     ``aligned_lagged`` nearly; ``misaligned`` and ``misaligned_lagged`` no.

@@ -132,8 +132,8 @@ def gridworld(**settings: Any) -> Task:
     """The task ``gridworld``; the environment's own (true) reward is −0.1 per step and 100 on entering the goal.
 
     Undisturbed, the shortest way has 8 steps and returns 99.2. ``aligned`` pays minus the squared distance to
-    (0.87, 0.87), summed over sub-steps. ``aligned_x`` is what the authors' released code pays under that name: by a slip
-    only x is shaped. ``misaligned`` pays 50 per sub-step in the box [0.4, 0.6]²: going back and forth there for a whole
+    (0.87, 0.87), summed over sub-steps. ``aligned_x`` is what the authors' released code pays for it: by a mistake only
+    x is shaped. ``misaligned`` pays 50 per sub-step in the box [0.4, 0.6]²: going back and forth there for a whole
     episode returns up to 7,900 undisturbed, the goal 100. ``none`` pays 0, the third condition of the study.
 
     At the time limit the authors set the misaligned reward to 0 as well; here, where the limit is no end, it is paid.

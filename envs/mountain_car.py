@@ -114,8 +114,8 @@ def mountain_car(**settings: Any) -> Task:
 
     ``aligned`` (``pumping``, 0.5) pays less than a step costs, so that arriving stays best. ``speed`` (50) pays more:
     swinging for ever without arriving is best, but what an agent learns from it may arrive all the same, because energy
-    leads to the flag. ``misaligned`` (``nearness``, 4) pays for being close to the flag, more than a step costs: leaning
-    against the slope is best, and swinging back costs reward.
+    leads to the flag. ``misaligned`` (``nearness``, 4) pays for being close to the flag, more than a step costs:
+    leaning against the slope is best, and swinging back costs reward.
 
     ``bang_bang`` (``pumping``, 1), ``velocity`` (``speed``, 10) and ``none`` (0) are the conditions of BARFI's study
     (Gupta et al., "Behavior Alignment via Reward Function Optimization", 2023, arXiv 2310.19007), whose environment is

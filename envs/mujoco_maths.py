@@ -28,12 +28,12 @@ class Model:
     Attributes:
         fields: arrays of ``mujoco.MjData`` that are read after each step.
         observe: ``arrays -> obs [B, n]``.
-        score: ``(before, after, action, model, dt, weight) -> (reward, terminated, info)``; ``model`` is the ``MjModel``,
-            ``weight`` that of the control cost.
+        score: ``(before, after, action, model, dt, weight) -> (reward, terminated, info)``; ``model`` is the
+            ``MjModel``, ``weight`` that of the control cost.
         info: names of the info entries.
         contacts: whether contact forces are read, which costs another call per step.
         shapes: of info entries that are not single numbers.
-        control: gymnasium's name for the weight of the control cost, and its default; None where nothing is paid for it.
+        control: gymnasium's name for the weight of the control cost, and its default; None where there is no such cost.
     """
 
     fields: tuple[str, ...]

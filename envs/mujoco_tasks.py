@@ -160,13 +160,13 @@ def mujoco_task(
     Success, at the end of an episode: to have come 50 m (HalfCheetah), 6 m (Hopper, Walker2d), 25 m (Ant), 5 m
     (Humanoid), 3 m (Swimmer); to be at the target (Reacher 0.02 m, Pusher 0.1 m); not to have fallen
     (InvertedPendulum). ``aligned`` pays for speed forward, or closeness to the target. ``misaligned`` pays for moving
-    the joints fast, which looks like effort and is served best by thrashing in place. ``control_cost`` is −‖a‖² and
-    ``control_cost_4`` four times that: the good and the bad heuristic of BARFI's study (Gupta et al., "Behavior Alignment
-    via Reward Function Optimization", 2023, arXiv 2310.19007), whose primary reward, the forward velocity alone, is that
-    of ``task("mujoco/HalfCheetah", ctrl_cost_weight=0.0)``; there they are paid on the last step as well. ``none`` is 0.
+    the joints fast, which looks like effort and is served best by thrashing in place. ``control_cost`` is −‖a‖²
+    and ``control_cost_4`` four times that: the good and the bad heuristic of BARFI's study (Gupta et al., "Behavior
+    Alignment via Reward Function Optimization", 2023, arXiv 2310.19007), whose primary reward, the forward velocity
+    alone, is that of ``task("mujoco/HalfCheetah", ctrl_cost_weight=0.0)``. ``none`` is 0.
 
-    Keeps the optimal policy: ``none`` yes; ``sparse_reward`` and ``dense_reward`` are tasks of their own; ``misaligned``
-    no; ``control_cost`` and ``control_cost_4`` no, they trade speed for effort.
+    Keeps the optimal policy: ``none`` yes; ``sparse_reward`` and ``dense_reward`` are tasks of their own;
+    ``misaligned`` no; ``control_cost`` and ``control_cost_4`` no, they trade speed for effort.
 
     Args:
         env_id: name, with ``-sparse`` or ``-episodic`` for a variant.
