@@ -1,266 +1,295 @@
-"""The grid world of BARFI's study, against a loop written from its description."""
+"""GridWorld of BARFI's study against a plain loop, and the figures known of it."""
+
+import collections
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-import reward_design as rd
-from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
 from reward_design.core import Transition
-from reward_design.envs import rendering, task
-from reward_design.envs.gridworld import GridWorld, gridworld, inside, potential
+from reward_design.envs import control_pictures, rendering, task
+from reward_design.envs.gridworld import GridWorld, gridworld
 
-CALM, TASK = gridworld(slip=0.0), gridworld()
-MOVES = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)], float)
 UP, RIGHT, DOWN, LEFT = range(4)
+STEPS = 1000
+CALM = gridworld(slip=0.0)
+AUXILIARY = ("aligned", "aligned_x", "misaligned", "none")
+TOUCH = {"stop": lambda x, new: x, "clip": lambda x, new: min(max(new, 0.0), 1.0)}
 
 
-# --- the oracle -------------------------------------------------------------------------------------------------------
+# --- the plain loop, in double precision ------------------------------------------------------------------------------
 
 
-def naive_step(position, action):
-    """One undisturbed action: position, whether the goal was entered, and what each reward pays."""
-    position = np.array(position, float)
-    pays = {"primary": -0.1, "aligned": 0.0, "aligned_x": 0.0, "misaligned": 0.0, "none": 0.0}
+def move(x, y, action, touch="stop"):
+    """One undisturbed step: where it ends, reward, whether it arrived, auxiliary rewards, sub-steps taken."""
+    paid = dict.fromkeys(AUXILIARY, 0.0)
+    dx, dy = ((0, 0.045), (0.045, 0), (0, -0.045), (-0.045, 0))[action]
+    reward, arrived, taken = -0.1, False, 0
     for _ in range(4):
-        new = position + 0.045 * MOVES[action]
-        if new[0] < 0 or new[0] > 1 or new[1] < 0 or new[1] > 1:
-            return position, False, pays
-        position = new
-        x, y = position
-        pays["aligned"] -= (x - 0.87) ** 2 + (y - 0.87) ** 2
-        pays["aligned_x"] -= (x - 0.87) ** 2 + 0.0144
-        if 0.4 <= x <= 0.6 and 0.4 <= y <= 0.6:
-            pays["misaligned"] += 50.0
-        if 0.75 <= x <= 0.99 and 0.75 <= y <= 0.99:
-            pays["primary"] += 100.0
-            pays["misaligned"] = 0.0
-            return position, True, pays
-    return position, False, pays
-
-
-def naive_lattice():
-    """The oracle from every place of the lattice that a start at 0.125 can reach: next index, ends, rewards [S, A]."""
-    places = [(0.125 + 0.045 * i, 0.125 + 0.045 * j) for i in range(-2, 20) for j in range(-2, 20)]
-    names = naive_step(places[0], 0)[2]
-    after, ends = np.zeros((len(places), 4), int), np.zeros((len(places), 4), bool)
-    rewards = {name: np.zeros((len(places), 4)) for name in names}
-    for s, place in enumerate(places):
-        for a in range(4):
-            position, ends[s, a], pays = naive_step(place, a)
-            i, j = np.rint((position - 0.125) / 0.045).astype(int) + 2
-            after[s, a] = 22 * i + j
-            for name, value in pays.items():
-                rewards[name][s, a] = value
-    return after, ends, rewards
-
-
-AFTER, ENDS, PAYS = naive_lattice()
-START = 22 * 2 + 2
-
-
-def best(reward, slip, horizon=50):
-    """Largest expected return of an episode, and the actions that collect it undisturbed."""
-    value, choices = np.zeros(len(AFTER)), []
-    for _ in range(horizon):
-        q = reward + np.where(ENDS, 0.0, value[AFTER])
-        q = (1 - slip) * q + slip * q.mean(1, keepdims=True)
-        value = q.max(1)
-        choices.append(q.argmax(1))
-    state, actions = START, []
-    for choice in reversed(choices):
-        actions.append(int(choice[state]))
-        if ENDS[state, actions[-1]]:
+        new_x, new_y = x + dx, y + dy
+        if not (0 <= new_x <= 1 and 0 <= new_y <= 1):
+            x, y = TOUCH[touch](x, new_x), TOUCH[touch](y, new_y)
             break
-        state = AFTER[state, actions[-1]]
-    return value[START], actions
+        x, y, taken = new_x, new_y, taken + 1
+        paid["aligned"] -= (x - 0.87) ** 2 + (y - 0.87) ** 2
+        paid["aligned_x"] -= (x - 0.87) ** 2 + 0.0144
+        if 0.4 <= x <= 0.6 and 0.4 <= y <= 0.6:
+            paid["misaligned"] += 50
+        if 0.75 <= x <= 0.99 and 0.75 <= y <= 0.99:
+            arrived = True
+            reward += 100
+            paid["misaligned"] = 0.0
+            break
+    return x, y, reward, arrived, paid, taken
 
 
-# --- ours -------------------------------------------------------------------------------------------------------------
+def looped(actions, touch="stop"):
+    """Columns of a whole run with resets, as the loop computes them."""
+    rows, x, y, time = [], 0.125, 0.125, 0
+    for action in actions:
+        x, y, reward, arrived, paid, taken = move(x, y, action, touch)
+        time += 1
+        late = time == 50 and not arrived
+        rows.append((x, y, reward, arrived, late, taken, *paid.values()))
+        if arrived or late:
+            x, y, time = 0.125, 0.125, 0
+    return np.array(rows, np.float64)
 
 
-def rollout(env, actions, key=0):
-    """Transitions ``[T, 1]`` of consecutive episodes under fixed actions."""
-
+@functools.cache
+def compiled(env):
     def body(carry, row):
-        (obs, state), (key, action) = carry, row
-        next_obs, new, reward, terminated, truncated, info = env.step(key, state, action)
-        fresh, done = env.reset(key), terminated | truncated
-        row = Transition(obs, action, next_obs, reward, terminated, truncated, jnp.bool_(True), info)
-        return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, (next_obs, new)), row
+        (obs, state), (action, key) = carry, row
+        next_obs, state, reward, terminated, truncated, info = env.step(key, state, action)
+        fresh = env.reset(key)
+        carry = jax.tree.map(lambda a, b: jnp.where(terminated | truncated, a, b), fresh, (next_obs, state))
+        return carry, Transition(obs, action, next_obs, reward, terminated, truncated, jnp.bool_(True), info)
 
-    keys = jax.random.split(jax.random.key(key), len(actions))
-    rows = jax.jit(lambda *x: jax.lax.scan(body, env.reset(jax.random.key(0)), x)[1])(keys, jnp.asarray(actions))
-    return jax.tree.map(lambda x: x[:, None], rows)
+    start = env.reset(jax.random.key(0))
+    return jax.jit(lambda *rows: jax.lax.scan(body, start, rows)[1])
 
 
-def paid(known, name, rows):
-    reward = known.true_reward if name == "primary" else known.auxiliary[name]
-    params, state = reward.init(jax.random.key(0), known.example)
+def run(env, actions, seed=0):
+    """Transitions ``[T, 1]`` of the environment under ``actions``, with resets; one compilation for all lengths."""
+    padded = np.zeros(STEPS, np.int32)
+    padded[: len(actions)] = actions
+    rows = compiled(env)(padded, jax.random.split(jax.random.key(seed), STEPS))
+    return jax.tree.map(lambda x: np.asarray(x)[: len(actions), None], rows)
+
+
+def paid(problem, name, rows):
+    reward = problem.auxiliary[name]
+    params, state = reward.init(jax.random.key(0), problem.example)
     return np.asarray(reward.unroll(params, state, rows)[0].reward)[:, 0]
 
 
-def test_a_thousand_steps_equal_the_naive_loop():
-    """Actions drift to the upper right and back, so that walls, the middle box and the goal are all met."""
+def columns(problem, rows):
+    """What :func:`looped` gives, from recorded transitions."""
+    ends = rows.next_obs[:, 0], rows.reward, rows.terminated, rows.truncated, rows.info["moved"][:, 0].sum(-1)
+    return np.column_stack([*ends, *(paid(problem, name, rows) for name in AUXILIARY)]).astype(np.float64)
+
+
+def wandering():
+    """Random actions with a drift that changes, so that walls, corners, the middle and the goal are all met."""
     rng = np.random.default_rng(0)
-    drift = np.arange(1000) // 60 % 3 > 0
-    actions = np.where(drift & (rng.random(1000) < 0.6), rng.integers(0, 2, 1000), rng.integers(0, 4, 1000))
-    rows = rollout(CALM.env, actions)
-    position, time, seen = np.array([0.125, 0.125]), 0, []
-    for i, action in enumerate(actions):
-        np.testing.assert_allclose(rows.obs[i, 0], position, atol=1e-5)
-        before = position
-        position, ended, pays = naive_step(position, action)
-        time += 1
-        np.testing.assert_allclose(rows.next_obs[i, 0], position, atol=1e-5)
-        assert (rows.terminated[i, 0], rows.truncated[i, 0]) == (ended, time == 50 and not ended)
-        seen.append((pays, ended, np.abs(position - before).sum() < 0.17 and not ended))
-        if ended or time == 50:
-            position, time = np.array([0.125, 0.125]), 0
-    for name in ("primary", "aligned", "aligned_x", "misaligned", "none"):
-        np.testing.assert_allclose(paid(CALM, name, rows), [pays[name] for pays, *_ in seen], atol=1e-4)
-    np.testing.assert_array_equal(CALM.success(rows)[:, 0], [ended for _, ended, _ in seen])
-    assert sum(ended for _, ended, _ in seen) >= 10
-    assert sum(blocked for *_, blocked in seen) >= 50
-    assert sum(pays["misaligned"] > 0 for pays, *_ in seen) >= 10
-    assert rows.truncated.sum() >= 3
+    drift = np.array([[0.25] * 4, [0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4], [0.35, 0.35, 0.15, 0.15]])
+    return np.concatenate([rng.choice(4, size=STEPS // 4, p=row) for row in drift])
 
 
-def test_the_two_aligned_rewards_are_far_apart_where_y_matters():
-    rows = rollout(CALM.env, [UP, RIGHT])
-    both, x_only = paid(CALM, "aligned", rows), paid(CALM, "aligned_x", rows)
-    assert (np.abs(both - x_only) > 0.5).all()
-    assert both[0] == pytest.approx(-4 * 0.745**2 - sum((0.745 - 0.045 * k) ** 2 for k in (1, 2, 3, 4)), abs=1e-5)
-    assert x_only[0] == pytest.approx(-4 * (0.745**2 + 0.0144), abs=1e-5)
+def test_a_thousand_steps_equal_the_loop():
+    actions = wandering()
+    rows, expected = run(CALM.env, actions), looped(actions)
+    np.testing.assert_allclose(columns(CALM, rows), expected, atol=2e-4, rtol=1e-5)
+    assert rows.terminated.sum() >= 5
+    assert rows.truncated.sum() >= 5
+    assert (expected[:, 5] < 4).sum() >= 50
+    assert (expected[:, 8] > 0).sum() >= 20
+    assert not paid(CALM, "none", rows).any()
 
 
-def test_disturbed_steps_are_those_of_another_action_as_often_as_said():
-    """Each step is the oracle's for one of the actions; a random one is the chosen one a quarter of the time."""
-    num, slip = 4000, 0.4
-    for known, rate in ((gridworld(slip=slip), slip), (TASK, 0.1), (CALM, 0.0)):
-        keys, actions = jax.random.split(jax.random.key(1), num), np.arange(num) % 4
-        state = known.env.reset(keys[0])[1]._replace(inner=jnp.array([0.5, 0.5]))
-        obs = jax.jit(jax.vmap(lambda key, a, s=state, e=known.env: e.step(key, s, a)[0]))(keys, actions)
-        ends = np.stack([naive_step((0.5, 0.5), a)[0] for a in range(4)])
-        gap = np.abs(np.asarray(obs)[:, None] - ends).max(-1)
-        assert (gap.min(1) < 1e-5).all()
-        went = gap.argmin(1)
-        expected = 0.75 * rate
-        assert abs((went != actions).mean() - expected) <= 4 * np.sqrt(expected * (1 - expected) / num)
-        if rate:
-            counts = np.bincount((went - actions)[went != actions] % 4, minlength=4)[1:]
-            assert (np.abs(counts - counts.mean()) < 5 * np.sqrt(counts.mean())).all()
+@pytest.mark.parametrize("other", ["walls", "action"])
+def test_the_comparison_notices_a_difference(other):
+    actions = wandering()
+    changed = np.where(np.arange(STEPS) == 3, (actions + 2) % 4, actions) if other == "action" else actions
+    expected = looped(changed, "clip" if other == "walls" else "stop")
+    assert np.abs(columns(CALM, run(CALM.env, actions)) - expected).max() > 1
 
 
-# --- the figures ------------------------------------------------------------------------------------------------------
+def test_the_rewards_of_the_paper_and_of_the_code_are_far_apart():
+    rows = run(CALM.env, wandering())
+    assert np.abs(paid(CALM, "aligned", rows) - paid(CALM, "aligned_x", rows)).max() > 1
+    up_and_down = run(CALM.env, [UP, UP, DOWN])
+    assert np.ptp(paid(CALM, "aligned_x", up_and_down)) < 1e-6
+    assert np.ptp(paid(CALM, "aligned", up_and_down)) > 0.1
+
+
+# --- disturbances -----------------------------------------------------------------------------------------------------
+
+
+def test_a_disturbed_step_is_that_of_another_action():
+    problem, actions = gridworld(), wandering()
+    rows = run(problem.env, actions, seed=1)
+    got, others = columns(problem, rows), 0
+    for obs, action, row, late in zip(rows.obs[:, 0], actions, got, rows.truncated[:, 0], strict=True):
+        possible = [move(*obs.astype(np.float64), choice) for choice in range(4)]
+        wanted = np.array([[x, y, r, a, late, n, *each.values()] for x, y, r, a, each, n in possible])
+        fits = np.abs(wanted - row).max(1) < 1e-3
+        assert fits.any()
+        others += not fits[action]
+    assert 40 < others < 110
+
+
+@pytest.mark.parametrize(("slip", "expected"), [(0.1, [0.025, 0.925, 0.025, 0.025]), (1.0, [0.25] * 4)])
+def test_frequencies_of_the_action_taken(slip, expected):
+    env = GridWorld(slip=slip)
+    _, state = env.reset(jax.random.key(0))
+    state = state._replace(inner=jnp.array([0.5, 0.5]))
+    ends = jax.jit(jax.vmap(lambda key: env.step(key, state, jnp.int32(RIGHT))[0]))(
+        jax.random.split(jax.random.key(2), 20_000)
+    )
+    goals = 0.5 + 0.18 * np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])
+    distances = np.abs(np.asarray(ends)[:, None] - goals).max(-1)
+    assert distances.min(1).max() < 1e-5
+    counts = np.bincount(distances.argmin(1), minlength=4)
+    assert stats.chisquare(counts, 20_000 * np.array(expected)).pvalue > 1e-3
+    assert stats.chisquare(counts, 20_000 * np.array([0.04, 0.88, 0.04, 0.04])).pvalue < 1e-6
+
+
+# --- known figures ----------------------------------------------------------------------------------------------------
+
+
+def lattice():
+    """All places that undisturbed play can reach: successors, arrivals and payments ``[place, action]``; steps to each."""
+    places, steps, table = {(0.125, 0.125): 0}, {0: 0}, []
+    queue = collections.deque(places)
+    while queue:
+        x, y = queue.popleft()
+        for action in range(4):
+            new_x, new_y, _, arrived, pay, _ = move(x, y, action)
+            there = (round(new_x, 6), round(new_y, 6))
+            if there not in places:
+                places[there] = len(places)
+                steps[places[there]] = steps[places[x, y]] + 1
+                if not arrived:
+                    queue.append(there)
+            table.append((places[x, y], action, places[there], arrived, pay["misaligned"]))
+    return places, steps, table
+
+
+@functools.cache
+def best_loitering():
+    """Largest sum of the misaligned reward in 50 undisturbed steps, and actions that earn it (dynamic programming)."""
+    places, _, table = lattice()
+    value, plan = np.zeros(len(places)), []
+    for _ in range(50):
+        new, choice = np.full(len(places), 0.0), {}
+        for place, action, there, arrived, pay in table:
+            worth = pay + (0.0 if arrived else value[there])
+            if worth > new[place] or place not in choice:
+                new[place], choice[place] = worth, (action, there)
+        value = new
+        plan.append(choice)
+    at, actions = 0, []
+    for choice in reversed(plan):
+        action, at = choice[at]
+        actions.append(action)
+    return value[0], actions
 
 
 def test_the_shortest_way_has_eight_steps():
-    value, actions = best(PAYS["primary"], 0.0)
-    assert len(actions) == 8
-    assert value == pytest.approx(99.2)
-    rows = rollout(CALM.env, actions)
+    places, steps, table = lattice()
+    assert min(steps[there] for _, _, there, arrived, _ in table if arrived) == 8
+    rows = run(CALM.env, [RIGHT] * 4 + [UP] * 4)
     np.testing.assert_array_equal(rows.terminated[:, 0], [False] * 7 + [True])
-    assert paid(CALM, "primary", rows).sum() == pytest.approx(99.2, abs=1e-4)
-    assert best(PAYS["primary"], 0.1)[0] == pytest.approx(99.12, abs=0.01)
+    assert rows.reward.sum() == pytest.approx(99.2, abs=1e-4)
+    assert rows.info["moved"][-1].sum() == 2
+    assert np.abs(rows.next_obs[-1, 0] - [0.845, 0.755]).max() < 1e-5
 
 
-def test_loitering_outweighs_the_goal_and_the_aligned_reward_does_not():
-    value, actions = best(PAYS["misaligned"], 0.0)
-    assert value == 7900
-    rows = rollout(CALM.env, actions)
-    assert paid(CALM, "misaligned", rows).sum() == pytest.approx(7900)
+def test_loitering_is_worth_far_more_than_the_goal():
+    most, actions = best_loitering()
+    rows = run(CALM.env, actions)
+    assert most == 7900
+    assert paid(CALM, "misaligned", rows).sum() == pytest.approx(most)
+    assert rows.reward.sum() == pytest.approx(-5.0, abs=1e-4)
+    assert rows.truncated[-1]
     assert not rows.terminated.any()
-    assert rows.truncated[-1, 0]
-    assert 6800 < best(PAYS["misaligned"], 0.1)[0] < 7000
-    for name, arrives in (("misaligned", False), ("aligned", True), ("aligned_x", True), ("none", True)):
-        _, actions = best(PAYS["primary"] + PAYS[name], 0.0)
-        assert (len(actions) < 50) == arrives, name
+    assert paid(CALM, "misaligned", rows)[-1] > 0  # the time limit is no end
+    way = run(CALM.env, [RIGHT, RIGHT, UP, UP, RIGHT, RIGHT, UP, UP])
+    assert 0 < paid(CALM, "misaligned", way).sum() < 500
+    assert way.terminated[-1]
 
 
-def test_leaning_on_a_wall_is_free_of_the_aligned_reward():
-    rows = rollout(CALM.env, [LEFT] * 5)
-    both = paid(CALM, "aligned", rows)
-    assert both[0] < -1
-    np.testing.assert_array_equal(both[1:], 0)
-    np.testing.assert_allclose(rows.next_obs[1:, 0], np.tile([0.035, 0.125], (4, 1)), atol=1e-6)
-    assert not rows.info["moved"][1:].any()
+def test_no_misaligned_reward_on_the_step_that_arrives():
+    """No real step enters the goal from the box; one is made up."""
+    rows = run(CALM.env, [RIGHT, RIGHT, UP, UP])
+    assert paid(CALM, "misaligned", rows)[-1] == 100
+    ended = rows._replace(terminated=np.ones_like(rows.terminated))
+    assert not paid(CALM, "misaligned", ended).any()
+    for name in ("aligned", "aligned_x"):
+        np.testing.assert_array_equal(paid(CALM, name, ended), paid(CALM, name, rows))
 
 
-def test_the_potential_counts_the_way_left():
-    assert float(potential(jnp.array([0.0, 0.0]))) == 0
-    assert float(potential(jnp.array([0.8, 0.98]))) == 1
-    assert float(potential(jnp.array([0.25, 0.8]))) == pytest.approx(1 - 0.5 / 1.5)
-    assert float(potential(jnp.array([1.0, 0.8]))) == pytest.approx(1 - 0.01 / 1.5, abs=1e-6)
+def test_aligned_prefers_the_shortest_way():
+    way = run(CALM.env, [RIGHT] * 4 + [UP] * 4)
+    loiter = run(CALM.env, best_loitering()[1])
+    for name in ("aligned", "aligned_x"):
+        worth = [(rows.reward[:, 0] + paid(CALM, name, rows)).sum() for rows in (way, loiter)]
+        assert worth[0] > 60
+        assert worth[1] < -10
 
 
-# --- settings, pictures, wrappers -------------------------------------------------------------------------------------
+# --- settings, picture ------------------------------------------------------------------------------------------------
+
+
+def test_goal_border_start_and_potential():
+    assert CALM.potential(jnp.array([0.125, 0.125])) == pytest.approx(1 - 1.25 / 1.5)
+    assert CALM.potential(jnp.array([0.99, 0.75])) == 1.0
+    assert CALM.potential(jnp.array([1.0, 0.8])) == pytest.approx(1 - 0.01 / 1.5, abs=1e-6)
+    assert CALM.env.horizon == 50
+    starts, _ = jax.vmap(CALM.env.reset)(jax.random.split(jax.random.key(0), 3))
+    np.testing.assert_allclose(starts, np.full((3, 2), 0.125))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"slip": 1.5}, r"gridworld: slip must be in \[0, 1\], got 1.5."),
-        ({"horizon": 0}, "gridworld: horizon must be a positive integer, got 0."),
-        ({"gamma": -1.0}, r"gridworld: gamma must be in \[0, 1\], got -1.0."),
+        ({"slip": 1.5}, r"gridworld: slip must be in \[0, 1\], got 1.5"),
+        ({"slip": float("nan")}, r"gridworld: slip must be in \[0, 1\], got nan"),
+        ({"horizon": 0}, "gridworld: horizon must be a positive integer, got 0"),
+        ({"gamma": 2.0}, r"gridworld: gamma must be in \[0, 1\], got 2"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        task("gridworld", **settings)
+        gridworld(**settings)
 
 
-def test_the_picture_has_the_point_the_goal_and_the_middle_box():
-    env = CALM.env
-    assert isinstance(env, GridWorld)
-    _, state = env.reset(jax.random.key(0))
-    picture = env.render(state, np.array([0.3, 0.6], np.float32))
+def test_settings_reach_the_description():
+    assert "probability 0.25" in task("gridworld", slip=0.25).description
+    assert "stops after 7 steps" in task("gridworld", horizon=7).description
+
+
+def test_the_picture_shows_boxes_and_point_where_they_are():
+    picture = control_pictures.gridworld((0.3, 0.8), start=(0.125, 0.125), goal=(0.75, 0.99), trap=(0.4, 0.6))
+    side = picture.shape[0]
 
     def at(x, y):
-        return "#" + bytes(picture[round(360 * (1.02 - y) / 1.04), round(360 * (x + 0.02) / 1.04)].tolist()).hex()
+        pixel = picture[round((1.02 - y) / 1.04 * side), round((x + 0.02) / 1.04 * side)]
+        return tuple(int(value) for value in pixel)
 
-    assert at(0.3, 0.6) == rendering.BLUE
-    assert at(0.6, 0.3) == rendering.PAPER
-    assert (at(0.87, 0.87), at(0.5, 0.5), at(0.125, 0.125)) == (rendering.GREEN, rendering.GOLD, rendering.LIGHT)
-    assert at(0.5, 1.015) == rendering.INK
+    def hexed(name):
+        return tuple(int(name[i : i + 2], 16) for i in (1, 3, 5))
 
-
-@pytest.mark.parametrize("name", ["aligned", "misaligned"])
-def test_a_gymnasium_wrapper_pays_the_same(name):
-    """The sub-steps reach the reward through ``info``."""
-    _, actions = best(PAYS["misaligned"], 0.0)
-    expected = paid(CALM, name, rollout(CALM.env, actions))
-    env = RewardWrapper(CALM.make(), CALM.auxiliary[name], info_keys=["substeps", "moved"])
-    env.reset(seed=0)
-    got = [env.step(action)[1] for action in actions]
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-    envs = VectorRewardWrapper(CALM.vector(2, seed=0), CALM.auxiliary[name], info_keys=["substeps", "moved"])
-    envs.reset()
-    got = [envs.step(np.array([action, UP]))[1][0] for action in actions]  # the last one resets both lanes
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-    assert np.abs(expected).sum() > 10
-
-
-def test_masked_rows_pay_nothing():
-    rows = rollout(CALM.env, [RIGHT, UP, UP, RIGHT])
-    hidden = rows._replace(mask=jnp.array([[True], [False], [True], [False]]))
-    for name in ("aligned", "aligned_x"):
-        values = paid(CALM, name, hidden)
-        assert (values[[1, 3]] == 0).all()
-        np.testing.assert_allclose(values[[0, 2]], paid(CALM, name, rows)[[0, 2]])
-
-
-def test_borders_belong_to_a_box():
-    assert inside(jnp.array([[0.75, 0.75], [0.5, 0.8]]), (0.75, 0.99)).tolist() == [True, False]
-
-
-def test_the_blend_of_barfi_takes_every_condition():
-    from reward_design.bilevel import alignment_reward
-
-    rows = rollout(CALM.env, [RIGHT, UP])
-    for name in ("aligned", "misaligned", "none"):
-        blend = alignment_reward(rd.environment_reward(), CALM.auxiliary[name])
-        params, state = blend.init(jax.random.key(0), CALM.example)
-        output = blend.unroll(params, state, rows)[0]
-        np.testing.assert_allclose(output.reward[:, 0], paid(CALM, name, rows) + paid(CALM, "primary", rows), atol=1e-5)
+    for place, name in (
+        ((0.3, 0.8), rendering.BLUE),
+        ((0.9, 0.9), rendering.GREEN),
+        ((0.77, 0.97), rendering.GREEN),
+        ((0.5, 0.5), rendering.GOLD),
+        ((0.125, 0.125), rendering.LIGHT),
+        ((0.8, 0.3), rendering.PAPER),
+    ):
+        assert np.abs(np.subtract(at(*place), hexed(name))).max() < 40, place
