@@ -162,7 +162,7 @@ def test_frequencies_of_the_action_taken(slip, expected):
 
 
 def lattice():
-    """All places that undisturbed play can reach: successors, arrivals and payments ``[place, action]``; steps to each."""
+    """Places that undisturbed play reaches, steps to each, and rows (place, action, next place, arrived, paid)."""
     places, steps, table = {(0.125, 0.125): 0}, {0: 0}, []
     queue = collections.deque(places)
     while queue:
@@ -200,7 +200,7 @@ def best_loitering():
 
 
 def test_the_shortest_way_has_eight_steps():
-    places, steps, table = lattice()
+    _, steps, table = lattice()
     assert min(steps[there] for _, _, there, arrived, _ in table if arrived) == 8
     rows = run(CALM.env, [RIGHT] * 4 + [UP] * 4)
     np.testing.assert_array_equal(rows.terminated[:, 0], [False] * 7 + [True])
