@@ -38,7 +38,7 @@ class Model:
 
     fields: tuple[str, ...]
     observe: Callable[[Arrays], np.ndarray]
-    score: Callable[[Arrays, Arrays, np.ndarray, Any, float], Scored]
+    score: Callable[[Arrays, Arrays, np.ndarray, Any, float, float], Scored]
     info: tuple[str, ...]
     contacts: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -233,7 +233,7 @@ MODELS: dict[str, Model] = {
 """The environments by name."""
 
 
-def control_weight(name: str, weight: float | None) -> tuple[float, dict[str, float]]:
+def control_weight(name: str, weight: float | None) -> tuple[float, dict[str, Any]]:
     """The weight of the control cost of an environment, and the keyword arguments that give it to gymnasium.
 
     Args:
