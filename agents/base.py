@@ -101,7 +101,24 @@ def train(
     *,
     reward_params: Any = None,
 ) -> TrainResult:
-    """Train ``agent`` for ``config.num_updates`` iterations in one jit; see the agent modules for the public form."""
+    """Train ``agent`` for ``config.num_updates`` iterations in one jit; what the ``train`` of every agent does.
+
+    Args:
+        agent: the agent.
+        config: its settings.
+        env: functional environment, or a task.
+        reward: the reward to learn from.
+        key: random key.
+        reward_params: parameters of the reward, if not its own initial ones (for sweeps and learned rewards).
+
+    Returns:
+        The final state and metrics ``[num_updates]``.
+
+    Raises:
+        TypeError: for spaces or a kind of reward that the agent cannot serve.
+        ValueError: if the reward discounts with another gamma, or a replay does not fit into memory.
+        NonFiniteRewardError: naming reward, term and step.
+    """
     env = functional(env)
     check_reward_fits(config, reward)
     result = _train(agent, env, reward, config, key, reward_params)

@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.agents import networks
 
+TORSOS = ("mlp", "conv")
+"""Values of the setting ``torso``."""
 PIXEL_SIDE = 36
 """Smallest side of an image of pixels; smaller grids of bytes hold codes."""
 TEXT_LENGTH = 64
