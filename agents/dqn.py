@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Array, Float, Int
 
 from reward_design.agents import base, host, networks, off_policy, rollout
+from reward_design.agents.action_spaces import discrete
 from reward_design.agents.collector import HostPolicy
 from reward_design.agents.dqn_networks import Networks, networks_for
 from reward_design.agents.off_policy import Batch, Learner, Rule, TrainState
@@ -253,8 +254,13 @@ def _chosen(values: Float[Array, "samples actions"], index: Int[Array, " samples
     return jnp.take_along_axis(values, index[:, None], axis=1)[:, 0]
 
 
+def check(env: FunctionalEnv | HostEnv) -> None:
+    """Refuse an environment with other actions than Discrete; see :class:`reward_design.agents.base.Agent`."""
+    discrete(env.action_space, "dqn")
+
+
 RULE = Rule("dqn", act, lambda config, env, key: jnp.zeros(config.num_gradient_steps), _bootstrap, _fit)
 AGENT = base.Agent(
     "dqn", "deep Q-learning; discrete actions, double, dueling, n-step and prioritised, off-policy", Config,
-    init, update, act, improve, host_policy,
+    init, update, act, improve, host_policy, check=check,
 )  # fmt: skip

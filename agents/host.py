@@ -55,12 +55,11 @@ def train_host(
             lacks an entry of its info or observation.
         NonFiniteRewardError: naming reward, term and step.
     """
-    if agent.improve is None or agent.host_policy is None:
-        raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo, dqn or sac.")
     if not isinstance(envs, VectorEnv):
         raise TypeError(f"expected a gymnasium VectorEnv, got {type(envs).__name__}; make one with gymnasium.make_vec.")
-    base.check_reward_fits(config, reward)
     env = described(envs) if env is None else env
+    base.check_fits(agent, config, env, reward)
+    assert agent.host_policy is not None
     config = replace(config, num_envs=envs.num_envs)
     init_key, seed_key = jax.random.split(key)
     new_run = state is None

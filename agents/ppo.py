@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from reward_design.agents import base, host, networks, rollout
+from reward_design.agents.action_spaces import discrete_or_box
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.collector import HostPolicy, RecurrentPolicy
 from reward_design.agents.host_policy import actor_policy
@@ -247,9 +248,14 @@ def host_policy(
     return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
 
 
+def check(env: FunctionalEnv | HostEnv) -> None:
+    """Refuse an environment with other actions than Discrete or a Box; see :class:`reward_design.agents.base.Agent`."""
+    discrete_or_box(env.action_space, "ppo")
+
+
 AGENT = base.Agent(
     "ppo", "proximal policy optimisation; discrete and continuous actions, embeddings, convolutions and memory", Config,
-    init, update, act, improve, host_policy, initial_carry,
+    init, update, act, improve, host_policy, initial_carry, check,
 )  # fmt: skip
 
 

@@ -139,9 +139,14 @@ def act(
     return _explore(preferences, epsilon, draws, env)
 
 
+def check(env: FunctionalEnv) -> None:
+    """Refuse an environment with other observations or actions than Discrete."""
+    _discrete(env)
+
+
 AGENT = base.Agent(
     "q_learning", "tabular Q-learning; discrete observations and actions, epsilon-greedy lanes share a table", Config,
-    init, update, act,
+    init, update, act, check=check,
 )  # fmt: skip
 
 

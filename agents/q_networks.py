@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Array, Float
 
 INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(-1, 1) / sqrt(fan_in)
@@ -53,30 +52,3 @@ def numpy_relu_mlp(params: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarr
         return x @ dense[-1][0] + dense[-1][1]
 
     return apply
-
-
-def bounded_box(space: spaces.Space, agent: str) -> spaces.Box:
-    """The action space, if it is a Box with finite bounds.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if not isinstance(space, spaces.Box):
-        raise TypeError(f"{agent} needs Box actions, got {type(space).__name__}; use dqn or ppo for Discrete actions.")
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise TypeError(
-            f"{agent} needs Box actions with finite bounds, got {space}; "
-            "bound them with gymnasium.wrappers.TransformAction, or use ppo."
-        )
-    return space
-
-
-def discrete(space: spaces.Space, agent: str) -> spaces.Discrete:
-    """The action space, if it is Discrete.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if not isinstance(space, spaces.Discrete):
-        raise TypeError(f"{agent} needs Discrete actions, got {type(space).__name__}; use sac or ppo.")
-    return space

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from reward_design.agents import base, networks, rollout
+from reward_design.agents.action_spaces import discrete_or_box
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.settings import Run, one_of
 from reward_design.core import Reward, State, Transition
@@ -140,9 +141,14 @@ def act(
     return _network(config, env).act(state.params, state.moments, obs, noise)[0]
 
 
+def check(env: FunctionalEnv) -> None:
+    """Refuse an environment with other actions than Discrete or a Box; see :class:`reward_design.agents.base.Agent`."""
+    discrete_or_box(env.action_space, "reinforce")
+
+
 AGENT = base.Agent(
     "reinforce", "Monte-Carlo policy gradient on whole episodes, with a learned, mean or no baseline", Config,
-    init, update, act,
+    init, update, act, check=check,
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Array, Float
 
 from reward_design.agents import base, host, networks, off_policy, rollout
+from reward_design.agents.action_spaces import bounded_box
 from reward_design.agents.collector import HostPolicy
 from reward_design.agents.off_policy import Batch, Learner, Rule, TrainState
 from reward_design.agents.sac_networks import Networks, networks_for
@@ -302,8 +303,13 @@ def _target_entropy(config: Config, nets: Networks) -> float:
     return -float(nets.num_actions) if config.target_entropy == "auto" else float(config.target_entropy)
 
 
+def check(env: FunctionalEnv | HostEnv) -> None:
+    """Refuse an environment with other actions than a bounded Box; see :class:`reward_design.agents.base.Agent`."""
+    bounded_box(env.action_space, "sac")
+
+
 RULE = Rule("sac", act, _noise, _bootstrap, _fit)
 AGENT = base.Agent(
     "sac", "soft actor-critic; bounded continuous actions, automatic temperature, off-policy", Config,
-    init, update, act, improve, host_policy,
+    init, update, act, improve, host_policy, check=check,
 )  # fmt: skip

@@ -11,9 +11,10 @@ from gymnasium import spaces
 from jaxtyping import Array, Float
 
 from reward_design.agents import networks
+from reward_design.agents.action_spaces import bounded_box
 from reward_design.agents.collector import HostPolicy
 from reward_design.agents.inputs import Inputs
-from reward_design.agents.q_networks import ReluMLP, bounded_box, numpy_relu_mlp
+from reward_design.agents.q_networks import ReluMLP, numpy_relu_mlp
 from reward_design.envs.base import FunctionalEnv
 from reward_design.envs.host import HostEnv
 

@@ -103,7 +103,7 @@ def prepare(space: spaces.Space, obs: Any) -> dict[str, Array]:
 
 def _at(obs: Any, path: str) -> Array:
     for key in path.split("/")[1:]:
-        obs = obs[key]
+        obs = networks.entry(obs, key)
     return jnp.asarray(obs)
 
 

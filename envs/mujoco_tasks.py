@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from reward_design._names import suggestion
-from reward_design._optional import require
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.control import check_settings, weighted
 from reward_design.envs.host import HostEnv
 from reward_design.envs.mujoco_fault import SimulatorFault
+from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_lanes import MujocoVectorEnv
 from reward_design.envs.mujoco_maths import MODELS
 from reward_design.envs.mujoco_texts import FACTS, Facts
@@ -34,7 +34,7 @@ class MujocoTask(HostEnv):
     """
 
     def __init__(self, base: str, variant: str, *, distance: float, horizon: int | None, gamma: float) -> None:
-        require("mujoco", "mujoco", "MuJoCo environments")
+        import_mujoco("mujoco", "MuJoCo environments")
         self.base, self.variant, self.distance, self.gamma = base, variant, distance, gamma
         self.name = "mujoco/" + "-".join(filter(None, [base, variant]))
         registered = gymnasium.spec(f"{base}-v5").max_episode_steps or 1000
