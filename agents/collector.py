@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from reward_design.adapters._order import check_trained
 from reward_design.core import Transition
 from reward_design.envs.host import HostEnv, map_space, numeric_zeros
 from reward_design.envs.observations import amiss, observed_amiss
@@ -42,11 +43,15 @@ class Collector:
         env: spaces, info entries.
         num_steps: length ``T`` of a rollout.
         seed: of the first reset.
+
+    Raises:
+        ValueError: for a wrapper around ``envs`` that gives wrong numbers, or an observation that is not in its space.
     """
 
     def __init__(self, envs: VectorEnv, env: HostEnv, num_steps: int, *, seed: int | None = None) -> None:
         mode = getattr(envs.unwrapped, "autoreset_mode", None) or envs.metadata.get("autoreset_mode")
         self.mode = AutoresetMode(mode or AutoresetMode.NEXT_STEP)
+        check_trained(envs, self.mode.name.lower())
         self.envs, self.env, self.num_steps = envs, env, num_steps
         self.faults = 0
         self._parts = map_space(lambda part: part, env.observation_space)

@@ -72,7 +72,7 @@ def unloadable(error: BaseException | None, module: str) -> str | None:
     """
     if error is None:
         return None
-    text, package = str(error), module.split(".")[0]
+    text, package = str(error), (getattr(error, "name", None) or module).split(".")[0]
     found = re.search(r"([\w.+-]+): cannot open shared object file", text)
     found = found or re.search(r"Library not loaded: (?:\S*/)?(\S+)", text)
     if found:

@@ -51,6 +51,31 @@ def check_vector(envs: VectorEnv, autoreset: str) -> None:
     check_lanes(envs)
 
 
+def check_trained(envs: VectorEnv, autoreset: str) -> None:
+    """Refuse wrappers around a vector environment that agents would learn or report something wrong through.
+
+    Raises:
+        ValueError: naming the wrapper and what to do instead.
+    """
+    single = [layer for env in getattr(envs.unwrapped, "envs", ())[:1] for layer in _layers(env, gymnasium.Wrapper)]
+    for layer in [*_layers(envs, VectorWrapper), *single]:
+        name = type(layer).__name__
+        if isinstance(layer, (wrappers.NormalizeReward, wrappers.vector.NormalizeReward)):
+            raise ValueError(
+                f"agents need the environment's own reward, got {name} around it, so true_return would be wrong; leave "
+                "it out, and end the reward in chain(..., normalise_by_return(gamma=...))."
+            )
+        if isinstance(layer, wrappers.vector.DictInfoToList):
+            raise ValueError(
+                "agents read infos as a dictionary, got DictInfoToList around the environment; leave it out."
+            )
+        if isinstance(layer, VectorObservationWrapper) and autoreset == "same_step":
+            raise ValueError(
+                f"agents need one kind of observation, and in autoreset mode SAME_STEP {name} does not transform "
+                "info['final_obs']; wrap each environment in the single version of it, or use the mode NEXT_STEP."
+            )
+
+
 def check_lanes(envs: Any) -> None:
     """:func:`check_single` for the environments of a vector environment, where they live in this process."""
     for env in getattr(envs.unwrapped, "envs", ())[:1]:
