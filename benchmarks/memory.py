@@ -13,6 +13,7 @@ two tables.
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import json
 import re
 import statistics
@@ -65,7 +66,7 @@ def main(args: Args) -> None:
         for capacity in args.capacities
         for what in ("ours", "sb3")
     ]
-    kinds = [(kind, number, number) for number in args.workers for kind in ("process", "async", "serial")]
+    kinds = [(kind, number, number) for number in args.workers for kind in ("process", "async", "own", "serial")]
     kinds += [("process", args.shared, 2)] if args.shared else []
     lanes = [fresh(args, what="workers", task=args.level, kind=k, num_envs=n, num_workers=w) for k, n, w in kinds]
     print("\n| transitions of | room for | buffer | bytes each | by shapes | when made | when full | highest |")
@@ -210,20 +211,30 @@ def workers(task: str, kind: str, num_envs: int, num_workers: int) -> dict[str, 
     elif kind == "serial":
         made, num_workers = SerialVectorEnv(env.make, num_envs, seed=0, **known), 0
     else:
-        makers = [env.make] * num_envs
+        makers = [functools.partial(level_of_minihack, task) if kind == "own" else env.make] * num_envs
         made = gymnasium.vector.AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
     made.reset(seed=0)
     made.action_space.seed(0)
     for _ in range(NUM_STEPS):
         made.step(made.action_space.sample())
-    pids = made.pids if kind == "process" else [p.pid for p in made.processes] if kind == "async" else []
+    pids = made.pids if kind == "process" else [p.pid for p in made.processes] if kind != "serial" else []
     everyone = {pid: proportional(pid) for pid in family("self")}
     trainer = proportional("self")
     each = [everyone.pop(pid) for pid in pids]
     helpers = sum(everyone.values())
     made.close()
-    return {"vector": type(made).__name__, "trainer": trainer, "worker": statistics.median(each or [0]),
+    name = type(made).__name__ + (" of MiniHack's own environments" if kind == "own" else "")
+    return {"vector": name, "trainer": trainer, "worker": statistics.median(each or [0]),
             "num_workers": num_workers, "helpers": helpers, "together": trainer + sum(each) + helpers}  # fmt: skip
+
+
+def level_of_minihack(task: str) -> Any:
+    """MiniHack's own environment of a level, with the arrays that the task reads; does not import JAX."""
+    import gymnasium
+    import minihack  # noqa: F401  (registers the levels)
+
+    keys = {"observation_keys": ("glyphs_crop", "blstats", "message"), "disable_env_checker": True}
+    return gymnasium.make(f"MiniHack-{task.partition('/')[2]}-v0", **keys)
 
 
 def family(pid: int | str) -> Iterator[int]:
