@@ -37,6 +37,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "cartpole": ("reward_design.envs.cartpole:cartpole", "balance a pole on a cart"),
     "acrobot": ("reward_design.envs.acrobot:acrobot", "swing a two-link arm above a line"),
     "pendulum": ("reward_design.envs.pendulum:pendulum", "swing a pendulum up and hold it"),
+    "gridworld": ("reward_design.envs.gridworld:gridworld", "cross a square past a box that tempts"),
     "point_maze": ("reward_design.envs.point_maze:point_maze", "drive a point mass through a maze"),
 }
 """Builder (``module:function``) and line of text of every task."""

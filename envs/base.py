@@ -166,6 +166,8 @@ class Task:
         factors: named quantities, see :class:`Factor`.
         potential: heuristic ``phi(obs) -> [B]``, larger is closer to the goal.
         auxiliary: auxiliary rewards by name; ``aligned`` helps, ``misaligned`` looks helpful and is not.
+        count_index: ``obs -> [B]`` integers from 0 to 8191, the states that a count bonus tells apart in an episode;
+            for tasks whose levels change with the episode. None where observations are counted over the whole run.
     """
 
     name: str
@@ -177,6 +179,7 @@ class Task:
     factors: Mapping[str, Factor]
     potential: Callable[[Any], Float[Array, "*batch"]]
     auxiliary: Mapping[str, Reward]
+    count_index: Callable[[Any], Int[Array, "*batch"]] | None = None
 
     @property
     def horizon(self) -> int:

@@ -14,11 +14,11 @@ from gymnasium import spaces
 from jaxtyping import Array, Bool, Float
 
 from reward_design.combinators import environment_reward
-from reward_design.constructors import pointwise
-from reward_design.core import Reward, Transition
+from reward_design.constructors import from_step, pointwise
+from reward_design.core import Reward, State, Transition
 from reward_design.envs import control_pictures
 from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
-from reward_design.envs.control import check_settings, weighted
+from reward_design.envs.control import check_settings, no_reward, weighted
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE, TIME_STEP = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 MAX_POSITION, MAX_ANGLE = 2.4, 12 * 2 * math.pi / 360
@@ -79,15 +79,30 @@ def potential(obs: Any) -> Float[Array, "*batch"]:
 
 
 def controller(obs: Any) -> Bool[Array, "*batch"]:
-    """The push of a PD controller: right where 0.1 θ + 0.5 · 0.02 θ' > 0.
+    """The push of a PD controller: right where 0.1 θ_t + 0.5 · 0.02 θ'_t > 0.
 
-    The original uses the previous angle, which is not part of the observation; Δθ = 0.02 θ' takes its place.
+    BARFI's study takes θ_t − θ_{t−1} (:func:`lagged_controller`), which the observation does not hold. Under Euler's
+    rule that is 0.02 θ'_{t−1}; 0.02 θ'_t is θ_{t+1} − θ_t, one step newer.
     """
-    return jnp.asarray(0.1 * obs[..., 2] + 0.5 * TIME_STEP * obs[..., 3] > 0)
+    return _pushes_right(obs[..., 2], TIME_STEP * obs[..., 3])
 
 
-def controller_agreement(name: str, *, agree: float, differ: float) -> Reward:
-    """Pays for acting like, or unlike, a PD controller: r = agree if a = a_PD(s) else differ; 0 when the pole falls.
+def lagged_controller(obs: Any, previous: Any) -> Bool[Array, "*batch"]:
+    """The push of the PD controller of BARFI's study: right where 0.1 θ_t + 0.5 (θ_t − θ_{t−1}) > 0.
+
+    Args:
+        obs: observation.
+        previous: ``[*batch]`` angle of the observation before; 0 for the first of an episode, as in the study.
+    """
+    return _pushes_right(obs[..., 2], obs[..., 2] - previous)
+
+
+def _pushes_right(angle: Any, change: Any) -> Bool[Array, "*batch"]:
+    return jnp.asarray(0.1 * angle + 0.5 * change > 0)
+
+
+def controller_agreement(name: str, *, agree: float, differ: float, lagged: bool = False) -> Reward:
+    """Pays for acting like, or unlike, a PD controller: r = agree if a = a_PD else differ; 0 when the pole falls.
 
     Source: D. Gupta et al., "Behavior Alignment via Reward Function Optimization", 2023, arXiv 2310.19007.
     Keeps the optimal policy: only if agree > differ (the controller keeps the pole up for the whole episode).
@@ -96,27 +111,38 @@ def controller_agreement(name: str, *, agree: float, differ: float) -> Reward:
         name: name of the reward.
         agree: paid where the action is the controller's.
         differ: paid where it is not.
+        lagged: whether the controller is :func:`lagged_controller`, which remembers the previous angle, or
+            :func:`controller`, a function of the observation.
 
     Returns:
-        A reward of kind ``POINTWISE``.
+        A reward of kind ``POINTWISE``, or ``CAUSAL`` if ``lagged``.
     """
+    values = {"agree": agree, "differ": differ}
 
-    def fn(params: Any, transition: Transition) -> Any:
-        agrees = controller(transition.obs) == (transition.action == 1)
+    def paid(params: Any, transition: Transition, right: Any) -> Any:
+        agrees = right == (transition.action == 1)
         return jnp.where(transition.terminated, 0.0, jnp.where(agrees, params["agree"], params["differ"]))
 
-    values = {"agree": agree, "differ": differ}
-    return pointwise(name, fn, params=values, settings=values)
+    def step(params: Any, state: State, transition: Transition) -> tuple[Any, State]:
+        right = lagged_controller(transition.obs, state.episode)
+        return paid(params, transition, right), state._replace(episode=transition.obs[..., 2])
+
+    if lagged:
+        start = lambda key, example: (values, State(episode=jnp.zeros_like(example.obs[..., 2])))  # noqa: E731
+        return from_step(name, start, step, settings=values)
+    return pointwise(name, lambda p, t: paid(p, t, controller(t.obs)), params=values, settings=values)
 
 
 def cartpole(**settings: Any) -> Task:
     """The task ``cartpole``; the environment's own (true) reward is gymnasium's 1 per step.
 
     ``aligned`` pays +5 for acting like a PD controller that balances the pole, −1 otherwise; ``misaligned`` pays −5
-    and +1, so that next to 1 per step falling at once is best.
+    and +1, so that next to 1 per step falling at once is best. ``aligned_lagged`` and ``misaligned_lagged`` pay the
+    same for the controller of BARFI's study, which remembers the previous angle; ``none`` pays 0. The study treats the
+    time limit as an end and pays no auxiliary reward on that step; here the limit truncates, and only a fall pays none.
 
-    Keeps the optimal policy: ``sparse_reward`` (−1 on a fall) yes; ``dense_reward`` nearly; ``aligned`` nearly;
-    ``misaligned`` no.
+    Keeps the optimal policy: ``sparse_reward`` (−1 on a fall) and ``none`` yes; ``dense_reward``, ``aligned`` and
+    ``aligned_lagged`` nearly; ``misaligned`` and ``misaligned_lagged`` no.
 
     Args:
         settings: of :class:`CartPole`: ``horizon``, ``gamma``.
@@ -127,7 +153,7 @@ def cartpole(**settings: Any) -> Task:
     Example:
         >>> from reward_design.envs.cartpole import cartpole
         >>> sorted(cartpole().auxiliary)
-        ['aligned', 'misaligned']
+        ['aligned', 'aligned_lagged', 'misaligned', 'misaligned_lagged', 'none']
     """
     env = CartPole(**settings)
     return Task(
@@ -147,6 +173,9 @@ def cartpole(**settings: Any) -> Task:
         auxiliary={
             "aligned": controller_agreement("like_controller", agree=5.0, differ=-1.0),
             "misaligned": controller_agreement("unlike_controller", agree=-5.0, differ=1.0),
+            "aligned_lagged": controller_agreement("like_lagged", agree=5.0, differ=-1.0, lagged=True),
+            "misaligned_lagged": controller_agreement("unlike_lagged", agree=-5.0, differ=1.0, lagged=True),
+            "none": no_reward(),
         },
     )
 

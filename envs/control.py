@@ -39,6 +39,22 @@ def weighted(name: str, fn: PerTransition, weight: float = 1.0) -> Reward:
     )
 
 
+def no_reward() -> Reward:
+    """Auxiliary reward r = 0: the condition in which a study gives no heuristic.
+
+    Keeps the optimal policy: yes.
+
+    Returns:
+        A reward of kind ``POINTWISE``.
+
+    Example:
+        >>> from reward_design.envs.control import no_reward
+        >>> no_reward().name
+        'none'
+    """
+    return pointwise("none", lambda transition: jnp.zeros(jnp.shape(transition.terminated), jnp.float32))
+
+
 def progress(
     potential: Callable[[Any], Any], event: PerTransition, *, weight: float, bonus: float, step_cost: float
 ) -> Reward:

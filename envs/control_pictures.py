@@ -1,4 +1,4 @@
-"""Pictures of the classic control tasks and of the point maze."""
+"""Pictures of the classic control tasks, of the point maze and of the continuous grid world."""
 
 import math
 from typing import Any
@@ -104,4 +104,15 @@ def point_maze(
     x, y = float(position[0]), float(position[1])
     canvas.line([(x, y), (x + 3 * float(velocity[0]), y + 3 * float(velocity[1]))], ORANGE, 3)
     canvas.dot((x, y), BLUE, 0.22 * side)
+    return canvas.picture()
+
+
+def gridworld(position: Any, *, start: Point, goal: tuple[Number, Number], trap: tuple[Number, Number]) -> Picture:
+    """The unit square with the start, the goal, the box in the middle that a heuristic pays in, and the point."""
+    canvas = Canvas((360, 360), (-0.02, -0.02, 1.02, 1.02), INK)
+    canvas.box((0, 0), (1, 1), PAPER)
+    for box, colour in ((trap, GOLD), (goal, GREEN)):
+        canvas.box((box[0], box[0]), (box[1], box[1]), colour, radius=0.02)
+    canvas.dot(start, LIGHT, 12)
+    canvas.dot((float(position[0]), float(position[1])), BLUE, 8)
     return canvas.picture()

@@ -18,7 +18,7 @@ from reward_design.envs.minihack_masks import Masks, Sight
 
 INFO = {"events": ((len(EVENTS),), np.bool_), "explored": ((), np.float32)}
 """Shape and dtype of what every step says in ``info``."""
-_ROWS, _COLUMNS = 21, 79
+ROWS, COLUMNS = 21, 79
 _BLIND = 0x20
 _SCREEN = ("tty_chars", "tty_colors", "tty_cursor")
 _ITEM = FIRST_LANDMARK + LANDMARKS.index("item")
@@ -82,10 +82,10 @@ class MiniHackLane(gymnasium.Env):
         self.observation_space = _observation_space(level, len(self.game.actions))
         self._masks = Masks(self.game.actions, key_rooms=isinstance(self.game, KeyGame))
         self._half, self._tables = level.crop // 2, glyphs()
-        self._map = np.full((_ROWS + 2 * self._half, _COLUMNS + 2 * self._half), self._tables.stone, np.int16)
-        self._inner = self._map[self._half : self._half + _ROWS, self._half : self._half + _COLUMNS]
-        self._flat = np.zeros(_ROWS * _COLUMNS, np.int16)
-        self._offsets = self._masks.offsets(_COLUMNS)
+        self._map = np.full((ROWS + 2 * self._half, COLUMNS + 2 * self._half), self._tables.stone, np.int16)
+        self._inner = self._map[self._half : self._half + ROWS, self._half : self._half + COLUMNS]
+        self._flat = np.zeros(ROWS * COLUMNS, np.int16)
+        self._offsets = self._masks.offsets(COLUMNS)
         self._shown: dict[str, np.ndarray] = {}
         self._running = False
 
@@ -97,7 +97,7 @@ class MiniHackLane(gymnasium.Env):
         self.game.restart(core, display, None if layouts is None else layouts[which % len(layouts)])
         self._steps, self._message, self._form, self._held, self._place = 0, b"", -1, b"", (-9, -9)
         self._free, self._bare, self._waiting, self._running = True, False, False, True
-        self._kinds, self._marks, self._explored = bytearray(_ROWS * _COLUMNS), {}, 0
+        self._kinds, self._marks, self._explored = bytearray(ROWS * COLUMNS), {}, 0
         self._flat[:] = self._map[:] = self._tables.stone
         self._stats = self.game.arrays["blstats"].tolist()
         obs, events = self._observe(self.game.arrays, status=0, action=-1)
@@ -127,7 +127,7 @@ class MiniHackLane(gymnasium.Env):
             return nethack.tty_render(*(self._shown[name] for name in _SCREEN)).lstrip("\n")
         if self.render_mode == "rgb_array":
             tiles = _tiles()[self._shown["glyphs"]]
-            return np.ascontiguousarray(tiles.swapaxes(1, 2).reshape(_ROWS * tiles.shape[2], -1, 3))
+            return np.ascontiguousarray(tiles.swapaxes(1, 2).reshape(ROWS * tiles.shape[2], -1, 3))
         return None
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ class MiniHackLane(gymnasium.Env):
             self._free, self._bare = silent, bool(silent and step == 1 and floor and not self._stats[25] & _BLIND)
         elif took_time:
             self._free, self._bare = self._free and silent, False
-        flat, place = seen.ravel(), y * _COLUMNS + x
+        flat, place = seen.ravel(), y * COLUMNS + x
         changed = (flat != self._flat).nonzero()[0]
         if not (step or picked_up or changed.size):
             return x, y
@@ -211,7 +211,7 @@ class MiniHackLane(gymnasium.Env):
         """Nearest landmark of each kind: columns and rows to it, and 1 if there is one on the map."""
         rows, nearest = np.zeros((len(LANDMARKS), 3), np.float32), [1000] * len(LANDMARKS)
         for cell in sorted(self._marks):
-            kind, (row, column) = self._marks[cell], divmod(cell, _COLUMNS)
+            kind, (row, column) = self._marks[cell], divmod(cell, COLUMNS)
             dx, dy = column - x, row - y
             distance = max(abs(dx), abs(dy))
             if distance < nearest[kind]:
@@ -224,12 +224,12 @@ class MiniHackLane(gymnasium.Env):
         internal, seen = arrays["internal"], arrays["glyphs"]
         waiting = bool(stuck or internal[1] or internal[2] or internal[3] or not arrays["program_state"][3])
         self._waiting = waiting
-        if 0 < x < _COLUMNS - 1 and 0 < y < _ROWS - 1:
-            around = seen.ravel()[self._offsets + (y * _COLUMNS + x)]
+        if 0 < x < COLUMNS - 1 and 0 < y < ROWS - 1:
+            around = seen.ravel()[self._offsets + (y * COLUMNS + x)]
         else:  # next to the edge of the map: nothing is known of what lies beyond
             around, waiting = np.full(8, self._tables.stone), True
         same = int(seen[y, x]) == self._form
-        in_door = bool(self._kinds[y * _COLUMNS + x] == _OPEN_DOOR)
+        in_door = bool(self._kinds[y * COLUMNS + x] == _OPEN_DOOR)
         sight = Sight(around, self._stats, self._inventory, waiting, self._bare, self._free, same, in_door)
         return self._masks(sight)
 
@@ -241,7 +241,7 @@ def _observation_space(level: Level, num_actions: int) -> spaces.Space:
         "blstats": spaces.Box(-np.inf, np.inf, (27,), np.float32),
         "message": spaces.Box(0, 255, (256,), np.uint8),
         "inventory": spaces.Box(0, 55, (len(ITEMS),), np.float32),
-        "landmarks": spaces.Box(-_COLUMNS, _COLUMNS, (len(LANDMARKS), 3), np.float32),
+        "landmarks": spaces.Box(-COLUMNS, COLUMNS, (len(LANDMARKS), 3), np.float32),
     }
     if level.pack:
         parts["inv_glyphs"], parts["inv_letters"] = (

@@ -13,9 +13,9 @@ from reward_design.envs.control import check_settings, progress, weighted
 from reward_design.envs.host import HostEnv
 from reward_design.envs.minihack_events import EVENTS, SUCCESS
 from reward_design.envs.minihack_glyphs import ITEMS, LANDMARKS
-from reward_design.envs.minihack_lane import INFO, Level, MiniHackLane
+from reward_design.envs.minihack_lane import COLUMNS, INFO, ROWS, Level, MiniHackLane
 from reward_design.envs.minihack_masks import action_names
-from reward_design.envs.minihack_texts import PAID, PAID_ITS_OWN, SEEN, Family, family
+from reward_design.envs.minihack_texts import PAID, PAID_ITS_OWN, SEEN, Family, Stage, family
 from reward_design.envs.process_vector import ProcessVectorEnv
 from reward_design.envs.serial_vector import SerialVectorEnv
 
@@ -90,6 +90,9 @@ def minihack_task(
     the stairs; in KeyRoom the key, the closed door, then the stairs; in the skills the object, then nothing; and minus
     2 for every landmark that comes after it. A landmark that has not been seen counts as 20 moves away.
 
+    A count bonus tells the hero's places apart, before and after each landmark on the way (``count_index``); a hash of
+    the observation would not, because symbol numbers, all of them large, drown what changes.
+
     ``aligned`` pays the gain of the potential, ``misaligned`` for new messages, which look like news and are most
     easily had by bumping into walls.
 
@@ -139,6 +142,7 @@ def minihack_task(
             "aligned": weighted("closer", lambda t: potential(t.next_obs) - potential(t.obs), 0.1),
             "misaligned": weighted("news", lambda t: t.info["events"][..., _NEWS], 0.1),
         },
+        count_index=_place(kind),
     )
 
 
@@ -168,14 +172,28 @@ def _potential(kind: Family) -> Callable[[Any], Any]:
         stats = obs["blstats"]
         value = jnp.zeros(stats.shape[:-1]) if kind.goal is None else -distance(obs, kind.goal) / 10
         for later, stage in enumerate(reversed(kind.stages), 1 - (kind.goal is None)):
-            if stage.until in ITEMS:
-                passed = obs["inventory"][..., ITEMS.index(stage.until)] >= stage.count
-            else:
-                passed = obs["landmarks"][..., LANDMARKS.index(stage.until), 2] > 0
-            value = jnp.where(passed, value, -(distance(obs, stage.toward) + later * FAR) / 10)
+            value = jnp.where(_passed(obs, stage), value, -(distance(obs, stage.toward) + later * FAR) / 10)
         return value
 
     return potential
+
+
+def _passed(obs: Any, stage: Stage) -> Any:
+    if stage.until in ITEMS:
+        return obs["inventory"][..., ITEMS.index(stage.until)] >= stage.count
+    return obs["landmarks"][..., LANDMARKS.index(stage.until), 2] > 0
+
+
+def _place(kind: Family) -> Callable[[Any], Any]:
+    """The hero's cell of the map, anew for every set of parts of the way that are done."""
+
+    def index(obs: Any) -> Any:
+        value = (obs["blstats"][..., 1] * COLUMNS + obs["blstats"][..., 0]).astype(jnp.int32)
+        for bit, stage in enumerate(kind.stages):
+            value = value + _passed(obs, stage) * (ROWS * COLUMNS << bit)
+        return value
+
+    return index
 
 
 def _factors() -> dict[str, Factor]:

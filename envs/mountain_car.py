@@ -16,7 +16,7 @@ from reward_design.combinators import environment_reward
 from reward_design.core import Transition
 from reward_design.envs import control_pictures
 from reward_design.envs.base import EnvState, Factor, FunctionalEnv, Task
-from reward_design.envs.control import check_settings, progress, weighted
+from reward_design.envs.control import check_settings, no_reward, progress, weighted
 
 MIN_POSITION, MAX_POSITION, GOAL_POSITION, MAX_SPEED = -1.2, 0.6, 0.5, 0.07
 FORCE, GRAVITY = 0.001, 0.0025
@@ -112,15 +112,19 @@ def nearness(transition: Transition) -> Float[Array, "*batch"]:
 def mountain_car(**settings: Any) -> Task:
     """The task ``mountain_car``; the environment's own (true) reward is gymnasium's −1 per step.
 
-    ``aligned`` (``pumping``, 0.5) and ``speed`` (50) are the bang-bang and velocity rewards of BARFI's study (Gupta et
-    al., "Behavior Alignment via Reward Function Optimization", 2023, arXiv 2310.19007). Pumping pays less than a step
-    costs, so that arriving stays best. Speed pays more: swinging for ever without arriving is best, but what an agent
-    learns from it may arrive all the same, because energy leads to the flag. ``misaligned`` (``nearness``, 4) pays for
-    being close to the flag, more than a step costs: leaning against the slope is best, and swinging back costs reward.
-    Next to ``reward="sparse"`` all three are misaligned: they never end, and the goal pays only 1.
+    ``aligned`` (``pumping``, 0.5) pays less than a step costs, so that arriving stays best. ``speed`` (50) pays more:
+    swinging for ever without arriving is best, but what an agent learns from it may arrive all the same, because energy
+    leads to the flag. ``misaligned`` (``nearness``, 4) pays for being close to the flag, more than a step costs:
+    leaning against the slope is best, and swinging back costs reward.
 
-    Keeps the optimal policy: ``sparse_reward`` yes (for gamma below 1); ``dense_reward`` nearly; ``aligned`` nearly;
-    ``misaligned`` and ``speed`` no.
+    ``bang_bang`` (``pumping``, 1), ``velocity`` (``speed``, 10) and ``none`` (0) are the conditions of BARFI's study
+    (Gupta et al., "Behavior Alignment via Reward Function Optimization", 2023, arXiv 2310.19007), whose environment is
+    ``task("mountain_car", reward="sparse", horizon=2000)``. The study treats the time limit as an end like the flag and
+    pays no auxiliary reward on that step; here the limit truncates, and only the step that arrives pays none. Next to
+    ``reward="sparse"`` all but ``none`` are misaligned: they never end, and the goal pays only 1.
+
+    Keeps the optimal policy: ``sparse_reward`` yes (for gamma below 1), ``none`` yes; ``dense_reward`` and ``aligned``
+    nearly; ``misaligned``, ``speed``, ``bang_bang`` and ``velocity`` no.
 
     Args:
         settings: of :class:`MountainCar`: ``reward``, ``goal_velocity``, ``horizon``, ``gamma``.
@@ -153,6 +157,9 @@ def mountain_car(**settings: Any) -> Task:
             "aligned": weighted("pumping", pumping, 0.5),
             "misaligned": weighted("nearness", nearness, 4.0),
             "speed": weighted("speed", speed, 50.0),
+            "bang_bang": weighted("bang_bang", pumping),
+            "velocity": weighted("velocity", speed, 10.0),
+            "none": no_reward(),
         },
     )
 

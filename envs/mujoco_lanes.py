@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from reward_design.envs.mujoco_fault import LOST
 from reward_design.envs.mujoco_gl import import_mujoco
-from reward_design.envs.mujoco_maths import MODELS
+from reward_design.envs.mujoco_maths import MODELS, control_weight
 
 WORTH_A_THREAD = 56
 """Degrees of freedom, over all lanes of a thread, from which one more thread pays."""
@@ -40,8 +40,10 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         num_threads: threads that step lanes (MuJoCo lets others run meanwhile); by default as many as there is work
             for, up to one per core and 4.
         payer: makes, at every reset, ``(reward, next_obs, info, ended) -> reward``: another reward than gymnasium's.
+        ctrl_cost_weight: weight of the squared torques or forces in the reward; by default gymnasium's.
 
     Raises:
+        ValueError: if ``num_envs`` is not positive, or ``ctrl_cost_weight`` negative or of no use.
         ImportError: if MuJoCo is not installed.
     """
 
@@ -59,18 +61,20 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         host_env: Any = None,
         num_threads: int | None = None,
         payer: Callable[[int], Callable[..., np.ndarray]] | None = None,
+        ctrl_cost_weight: float | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self._mujoco: Any = import_mujoco("mujoco", "MuJoCo environments")
         self._arguments = {
             "name": name, "num_envs": num_envs, "horizon": horizon, "seed": seed, "host_env": host_env,
-            "num_threads": num_threads, "payer": payer,
+            "num_threads": num_threads, "payer": payer, "ctrl_cost_weight": ctrl_cost_weight,
         }  # fmt: skip
         self.name, self.num_envs, self.host_env, self._seed = name, num_envs, host_env, seed
         self.spec = gymnasium.spec(f"{name}-v5")
         self.horizon = horizon or self.spec.max_episode_steps or 1000
-        self.lanes = [gymnasium.make(f"{name}-v5").unwrapped for _ in range(num_envs)]
+        self._weight, keywords = control_weight(name, ctrl_cost_weight)
+        self.lanes = [gymnasium.make(f"{name}-v5", **keywords).unwrapped for _ in range(num_envs)]
         first = self.lanes[0]
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -131,7 +135,8 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         flat = self._flat()
         after = self._fields(flat)
         obs = self._maths.observe(after)
-        reward, terminated, info = self._maths.score(self._before, after, actions, self.lanes[0].model, self._dt)
+        model = self.lanes[0].model
+        reward, terminated, info = self._maths.score(self._before, after, actions, model, self._dt, self._weight)
         reward = np.asarray(reward, np.float64)
         self._steps += 1
         truncated = self._steps >= self.horizon

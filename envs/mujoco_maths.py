@@ -1,12 +1,14 @@
 """What gymnasium's MuJoCo environments (version 5) observe, pay and end on, for many lanes at once.
 
-The constants are the default arguments of ``gymnasium.make("<id>-v5")``; the tests step both side by side. Costs of an
+The constants are the default arguments of ``gymnasium.make("<id>-v5")``, of which the weight of the control cost can be
+changed; the tests step both side by side. Costs of an
 action are computed in the action's own dtype, as gymnasium does.
 
 Source: M. Towers et al., "Gymnasium: A Standard Interface for Reinforcement Learning Environments", 2024, arXiv
 2407.17032.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,10 +28,12 @@ class Model:
     Attributes:
         fields: arrays of ``mujoco.MjData`` that are read after each step.
         observe: ``arrays -> obs [B, n]``.
-        score: ``(before, after, action, model, dt) -> (reward, terminated, info)``; ``model`` is the ``MjModel``.
+        score: ``(before, after, action, model, dt, weight) -> (reward, terminated, info)``; ``model`` is the
+            ``MjModel``, ``weight`` that of the control cost.
         info: names of the info entries.
         contacts: whether contact forces are read, which costs another call per step.
         shapes: of info entries that are not single numbers.
+        control: gymnasium's name for the weight of the control cost, and its default; None where there is no such cost.
     """
 
     fields: tuple[str, ...]
@@ -38,6 +42,7 @@ class Model:
     info: tuple[str, ...]
     contacts: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    control: tuple[str, float] | None = None
 
 
 def _square_sum(x: np.ndarray) -> np.ndarray:
@@ -55,18 +60,18 @@ def _state(skip: int, clip: float | None = None) -> Callable[[Arrays], np.ndarra
     return observe
 
 
-def _cheetah(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+def _cheetah(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
     x = after["qpos"][:, 0]
     velocity = (x - before["qpos"][:, 0]) / dt
-    cost = 0.1 * _square_sum(action)
+    cost = weight * _square_sum(action)
     info = {"x_position": x, "x_velocity": velocity, "reward_forward": velocity, "reward_ctrl": -cost}
     return velocity - cost, np.zeros(len(x), bool), info
 
 
-def _swimmer(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+def _swimmer(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
     place = after["qpos"][:, :2]
     velocity = (place - before["qpos"][:, :2]) / dt
-    cost = 1e-4 * _square_sum(action)
+    cost = weight * _square_sum(action)
     info = {**_place(place, velocity), "reward_forward": velocity[:, 0], "reward_ctrl": -cost}
     return velocity[:, 0] - cost, np.zeros(len(place), bool), info
 
@@ -74,10 +79,10 @@ def _swimmer(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: 
 def _upright(healthy: Callable[[Arrays], np.ndarray]) -> Callable[..., Scored]:
     """Hopper and Walker2d: forward velocity, 1 per healthy step, the cost of the action; ends when unhealthy."""
 
-    def score(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+    def score(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
         x, well = after["qpos"][:, 0], healthy(after)
         velocity = (x - before["qpos"][:, 0]) / dt
-        cost = 1e-3 * _square_sum(action)
+        cost = weight * _square_sum(action)
         survive = well * 1.0
         info = {
             "x_position": x, "z_distance_from_origin": after["qpos"][:, 1] - model.qpos0[1], "x_velocity": velocity,
@@ -104,11 +109,11 @@ def _ant_observe(after: Arrays) -> np.ndarray:
     return np.concatenate([after["qpos"][:, 2:], after["qvel"], forces], axis=1)
 
 
-def _ant(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+def _ant(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
     velocity = (after["xpos"][:, 1, :2] - before["xpos"][:, 1, :2]) / dt
     z = after["qpos"][:, 2]
     well = (z >= 0.2) & (z <= 1.0)
-    cost, contact = 0.5 * _square_sum(action), 5e-4 * _square_sum(np.clip(after["cfrc_ext"], -1.0, 1.0))
+    cost, contact = weight * _square_sum(action), 5e-4 * _square_sum(np.clip(after["cfrc_ext"], -1.0, 1.0))
     survive = well * 1.0
     info = {
         **_place(after["qpos"][:, :2], velocity), "reward_forward": velocity[:, 0], "reward_ctrl": -cost,
@@ -124,13 +129,13 @@ def _humanoid_observe(after: Arrays) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
     mass = model.body_mass[None, :, None]
     centres = [np.sum(mass * arrays["xipos"], axis=1) / np.sum(mass) for arrays in (before, after)]
     velocity = ((centres[1] - centres[0]) / dt)[:, :2]
     z = after["qpos"][:, 2]
     well = (z > 1.0) & (z < 2.0)
-    cost = 0.1 * _square_sum(after["ctrl"])
+    cost = weight * _square_sum(after["ctrl"])
     contact = np.minimum(5e-7 * _square_sum(after["cfrc_ext"]), 10.0)
     forward, survive = 1.25 * velocity[:, 0], well * 5.0
     info = {
@@ -141,7 +146,7 @@ def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt:
     return forward + survive - (cost + contact), ~well, info
 
 
-def _pendulum(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+def _pendulum(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
     fallen = np.abs(after["qpos"][:, 1]) > 0.2
     survive = (~fallen) * 1.0
     return survive, fallen, {"reward_survive": survive}
@@ -158,8 +163,8 @@ def _reacher_observe(after: Arrays) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _reacher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
-    distance, cost = np.linalg.norm(_reach(after), axis=-1), _square_sum(action)
+def _reacher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+    distance, cost = np.linalg.norm(_reach(after), axis=-1), weight * _square_sum(action)
     return -distance - cost, np.zeros(len(cost), bool), {"reward_dist": -distance, "reward_ctrl": -cost}
 
 
@@ -172,11 +177,11 @@ def _pusher_observe(after: Arrays) -> np.ndarray:
     return np.concatenate([after["qpos"][:, :7], after["qvel"][:, :7], *_pusher_bodies(after)], axis=1)
 
 
-def _pusher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float) -> Scored:
+def _pusher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
     tip, thing, goal = _pusher_bodies(after)
     near = -0.5 * np.linalg.norm(thing - tip, axis=-1)
     distance = -np.linalg.norm(thing - goal, axis=-1)
-    cost = -0.1 * _square_sum(action)
+    cost = -weight * _square_sum(action)
     info = {"reward_dist": distance, "reward_ctrl": cost, "reward_near": near}
     return distance + cost + near, np.zeros(len(near), bool), info
 
@@ -197,17 +202,59 @@ _STATE = ("qpos", "qvel")
 """First of the fields of every model."""
 
 MODELS: dict[str, Model] = {
-    "HalfCheetah": Model(_STATE, _state(1), _cheetah, _RUN),
-    "Hopper": Model(_STATE, _state(1, 10.0), _upright(_hopper_healthy), _LEGS),
-    "Walker2d": Model(_STATE, _state(1, 10.0), _upright(_walker_healthy), _LEGS),
-    "Ant": Model((*_STATE, "xpos", "cfrc_ext"), _ant_observe, _ant, _BODY, contacts=True),
+    "HalfCheetah": Model(_STATE, _state(1), _cheetah, _RUN, control=("ctrl_cost_weight", 0.1)),
+    "Hopper": Model(
+        _STATE, _state(1, 10.0), _upright(_hopper_healthy), _LEGS, control=("ctrl_cost_weight", 1e-3),
+    ),
+    "Walker2d": Model(
+        _STATE, _state(1, 10.0), _upright(_walker_healthy), _LEGS, control=("ctrl_cost_weight", 1e-3),
+    ),
+    "Ant": Model(
+        (*_STATE, "xpos", "cfrc_ext"), _ant_observe, _ant, _BODY, contacts=True, control=("ctrl_cost_weight", 0.5),
+    ),
     "Humanoid": Model(
         (*_STATE, "ctrl", "xipos", "cinert", "cvel", "qfrc_actuator", "cfrc_ext", "ten_length", "ten_velocity"),
         _humanoid_observe, _humanoid, (*_BODY, *_TENDONS), contacts=True, shapes=dict.fromkeys(_TENDONS, (2,)),
+        control=("ctrl_cost_weight", 0.1),
     ),
-    "Swimmer": Model(_STATE, _state(2), _swimmer, (*_PLANE, "reward_forward", "reward_ctrl")),
+    "Swimmer": Model(
+        _STATE, _state(2), _swimmer, (*_PLANE, "reward_forward", "reward_ctrl"), control=("ctrl_cost_weight", 1e-4),
+    ),
     "InvertedPendulum": Model(_STATE, _state(0), _pendulum, ("reward_survive",)),
-    "Reacher": Model((*_STATE, "xpos"), _reacher_observe, _reacher, ("reward_dist", "reward_ctrl")),
-    "Pusher": Model((*_STATE, "xpos"), _pusher_observe, _pusher, ("reward_dist", "reward_ctrl", "reward_near")),
+    "Reacher": Model(
+        (*_STATE, "xpos"), _reacher_observe, _reacher, ("reward_dist", "reward_ctrl"),
+        control=("reward_control_weight", 1.0),
+    ),
+    "Pusher": Model(
+        (*_STATE, "xpos"), _pusher_observe, _pusher, ("reward_dist", "reward_ctrl", "reward_near"),
+        control=("reward_control_weight", 0.1),
+    ),
 }  # fmt: skip
 """The environments by name."""
+
+
+def control_weight(name: str, weight: float | None) -> tuple[float, dict[str, float]]:
+    """The weight of the control cost of an environment, and the keyword arguments that give it to gymnasium.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        weight: not negative; None for gymnasium's.
+
+    Returns:
+        ``(weight, keywords)``; 0 where nothing is paid for control.
+
+    Raises:
+        ValueError: if it is negative or not finite, or the environment has no control cost.
+
+    Example:
+        >>> control_weight("Reacher", 0.5)
+        (0.5, {'reward_control_weight': 0.5})
+    """
+    known = MODELS[name].control
+    if weight is None:
+        return (known[1] if known else 0.0), {}
+    if known is None:
+        raise ValueError(f"{name!r} has no control cost, got ctrl_cost_weight={weight!r}; leave it out.")
+    if not 0.0 <= weight < math.inf:
+        raise ValueError(f"ctrl_cost_weight of {name!r} must be finite and not negative, got {weight!r}.")
+    return float(weight), {known[0]: float(weight)}

@@ -11,12 +11,12 @@ from reward_design._names import suggestion
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
 from reward_design.envs.base import Factor, Task
-from reward_design.envs.control import check_settings, weighted
+from reward_design.envs.control import check_settings, no_reward, weighted
 from reward_design.envs.host import HostEnv
 from reward_design.envs.mujoco_fault import SimulatorFault
 from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_lanes import MujocoVectorEnv
-from reward_design.envs.mujoco_maths import MODELS
+from reward_design.envs.mujoco_maths import MODELS, control_weight
 from reward_design.envs.mujoco_texts import FACTS, Facts
 
 VARIANTS = ("sparse", "episodic")
@@ -31,11 +31,23 @@ class MujocoTask(HostEnv):
         distance: metres from which, or radius within which, the sparse variant pays.
         horizon: time limit.
         gamma: discount per step.
+        ctrl_cost_weight: weight of the squared torques or forces in the reward; by default gymnasium's.
     """
 
-    def __init__(self, base: str, variant: str, *, distance: float, horizon: int | None, gamma: float) -> None:
+    def __init__(
+        self,
+        base: str,
+        variant: str,
+        *,
+        distance: float,
+        horizon: int | None,
+        gamma: float,
+        ctrl_cost_weight: float | None = None,
+    ) -> None:
         import_mujoco("mujoco", "MuJoCo environments")
         self.base, self.variant, self.distance, self.gamma = base, variant, distance, gamma
+        self.ctrl_cost_weight = ctrl_cost_weight
+        self._keywords = control_weight(base, ctrl_cost_weight)[1]
         self.name = "mujoco/" + "-".join(filter(None, [base, variant]))
         registered = gymnasium.spec(f"{base}-v5").max_episode_steps or 1000
         self.horizon = registered if horizon is None else horizon
@@ -47,14 +59,23 @@ class MujocoTask(HostEnv):
 
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
         """A single environment; a fault of the simulator ends its episode, as in the vector environment."""
-        made = gymnasium.make(f"{self.base}-v5", render_mode=render_mode, max_episode_steps=self.horizon)
+        limit: dict[str, Any] = {"max_episode_steps": self.horizon, **self._keywords}
+        made = gymnasium.make(f"{self.base}-v5", render_mode=render_mode, **limit)
         env = SimulatorFault(made)
         return _Paid(env, self) if self.variant else env
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """``num_envs`` environments stepped in one process."""
         payer = self.payer if self.variant else None
-        return MujocoVectorEnv(self.base, num_envs, horizon=self.horizon, seed=seed, host_env=self, payer=payer)
+        return MujocoVectorEnv(
+            self.base,
+            num_envs,
+            horizon=self.horizon,
+            seed=seed,
+            host_env=self,
+            payer=payer,
+            ctrl_cost_weight=self.ctrl_cost_weight,
+        )
 
     def success(self, transition: Transition) -> Any:
         """See the task's description."""
@@ -122,7 +143,14 @@ def succeeded(base: str, transition: Transition, limit: float) -> Any:
     return jnp.asarray(reached(base, transition.next_obs, transition.info, limit))
 
 
-def mujoco_task(env_id: str, *, distance: float | None = None, horizon: int | None = None, gamma: float = 0.99) -> Task:
+def mujoco_task(
+    env_id: str,
+    *,
+    distance: float | None = None,
+    horizon: int | None = None,
+    gamma: float = 0.99,
+    ctrl_cost_weight: float | None = None,
+) -> Task:
     """The task ``mujoco/<env_id>``.
 
     The plain environments pay what gymnasium's version 5 pays. ``<name>-sparse`` pays 1 per step past ``distance``
@@ -132,21 +160,26 @@ def mujoco_task(env_id: str, *, distance: float | None = None, horizon: int | No
     Success, at the end of an episode: to have come 50 m (HalfCheetah), 6 m (Hopper, Walker2d), 25 m (Ant), 5 m
     (Humanoid), 3 m (Swimmer); to be at the target (Reacher 0.02 m, Pusher 0.1 m); not to have fallen
     (InvertedPendulum). ``aligned`` pays for speed forward, or closeness to the target. ``misaligned`` pays for moving
-    the joints fast, which looks like effort and is served best by thrashing in place.
+    the joints fast, which looks like effort and is served best by thrashing in place. ``control_cost`` is −‖a‖²
+    and ``control_cost_4`` four times that: the good and the bad heuristic of BARFI's study (Gupta et al., "Behavior
+    Alignment via Reward Function Optimization", 2023, arXiv 2310.19007), whose primary reward, the forward velocity
+    alone, is that of ``task("mujoco/HalfCheetah", ctrl_cost_weight=0.0)``. ``none`` is 0.
 
-    Keeps the optimal policy: ``sparse_reward`` and ``dense_reward`` are tasks of their own; ``misaligned`` no.
+    Keeps the optimal policy: ``none`` yes; ``sparse_reward`` and ``dense_reward`` are tasks of their own;
+    ``misaligned`` no; ``control_cost`` and ``control_cost_4`` no, they trade speed for effort.
 
     Args:
         env_id: name, with ``-sparse`` or ``-episodic`` for a variant.
         distance: of the sparse reward; by default what suits the environment.
         horizon: time limit; by default gymnasium's.
         gamma: discount per step.
+        ctrl_cost_weight: weight of the squared torques or forces in the environment's reward; by default gymnasium's.
 
     Returns:
         A :class:`Task`, stepped on the host.
 
     Raises:
-        ValueError: for an unknown name or variant.
+        ValueError: for an unknown name or variant, a negative weight, or one of a cost that the environment lacks.
         ImportError: if MuJoCo is not installed.
     """
     base, _, variant = env_id.partition("-")
@@ -158,22 +191,33 @@ def mujoco_task(env_id: str, *, distance: float | None = None, horizon: int | No
         raise ValueError(f"{base!r} has no variant {variant!r}; there are {', '.join(VARIANTS)}, or leave it out.")
     facts = FACTS[base]
     distance = facts.paid_past if distance is None else distance
-    env = MujocoTask(base, variant, distance=distance, horizon=horizon, gamma=gamma)
+    env = MujocoTask(base, variant, distance=distance, horizon=horizon, gamma=gamma, ctrl_cost_weight=ctrl_cost_weight)
     joints = slice(*facts.joints)
     near = _potential(base, facts)
     thrash = weighted("joint_speed", lambda t: jnp.abs(t.next_obs[..., joints]).sum(-1), 0.1)
     forward = weighted("forward" if facts.velocity >= 0 else "closeness", lambda t: near(t.next_obs))
     return Task(
         name=env.name,
-        description=facts.text + _variant_text(variant, facts, distance),
+        description=facts.text + _weight_text(ctrl_cost_weight) + _variant_text(variant, facts, distance),
         env=env,
         true_reward=environment_reward(),
         sparse_reward=weighted("goal", lambda t: reached(base, t.next_obs, t.info, distance)),
         dense_reward=forward if variant else environment_reward(),
         factors=_factors(base, facts),
         potential=near,
-        auxiliary={"aligned": forward, "misaligned": thrash},
+        auxiliary={
+            "aligned": forward,
+            "misaligned": thrash,
+            "control_cost": weighted("control_cost", lambda t: -effort(t)),
+            "control_cost_4": weighted("control_cost_4", lambda t: -effort(t), 4.0),
+            "none": no_reward(),
+        },
     )
+
+
+def effort(transition: Transition) -> Any:
+    """‖a‖², the squared torques or forces of the action as it was given."""
+    return jnp.square(transition.action).sum(-1)
 
 
 def _offset(base: str, obs: Any) -> Any:
@@ -190,6 +234,10 @@ def _potential(base: str, facts: Facts) -> Callable[[Any], Any]:
     return lambda obs: -jnp.linalg.norm(_offset(base, obs), axis=-1)
 
 
+def _weight_text(weight: float | None) -> str:
+    return "" if weight is None else f" Here the weight of the squared torques or forces is {weight:g} instead."
+
+
 def _variant_text(variant: str, facts: Facts, distance: float) -> str:
     if variant == "episodic":
         return " In this variant all that is paid with the last step of the episode."
@@ -202,7 +250,7 @@ def _variant_text(variant: str, facts: Facts, distance: float) -> str:
 def _factors(base: str, facts: Facts) -> dict[str, Factor]:
     joints = slice(*facts.joints)
     factors = {
-        "effort": Factor(lambda t: jnp.square(t.action).sum(-1), "1", -1, "squared torques or forces"),
+        "effort": Factor(effort, "1", -1, "squared torques or forces"),
         "joint_speed": Factor(lambda t: jnp.abs(t.next_obs[..., joints]).sum(-1), "rad/s", -1, "speeds of all joints"),
     }
     if facts.velocity >= 0:

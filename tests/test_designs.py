@@ -1,7 +1,11 @@
 """Designs by name, by module and attribute, and as objects."""
 
+import dataclasses
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from reward_design.core import Kind, Reward
@@ -50,6 +54,22 @@ def test_every_design_is_built_for_every_task(name, where):
     assert isinstance(reward, Reward)
     assert DESIGNS[name].description
     assert (reward.kind is Kind.POINTWISE) == (name != "count_bonus")
+
+
+def test_the_count_bonus_counts_what_the_task_says():
+    def paid(known):
+        reward = resolve("count_bonus", known)
+        step = lambda state, last=False: known.example._replace(  # noqa: E731
+            next_obs=jnp.array([state]), terminated=jnp.array([last]), mask=jnp.ones(1, bool)
+        )
+        rows = jax.tree.map(lambda *x: jnp.stack(x), step(0), step(0), step(1, True), step(0), step(2))
+        output, _ = reward.unroll(*reward.init(jax.random.key(0), known.example), rows)
+        return output.terms["count_bonus"][:, 0]
+
+    chain = task("chain")
+    np.testing.assert_allclose(paid(chain), 0.1 / np.sqrt([1, 2, 1, 3, 1]), rtol=1e-6)
+    pairs = dataclasses.replace(chain, count_index=lambda obs: obs // 2)
+    np.testing.assert_allclose(paid(pairs), 0.01 / np.sqrt([1, 2, 3, 1, 1]), rtol=1e-6)
 
 
 def test_rewards_of_a_module_in_the_current_folder(module):

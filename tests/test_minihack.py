@@ -22,6 +22,7 @@ from reward_design.envs import minihack_game, task
 from reward_design.envs.minihack_events import EVENTS, SUCCESS
 from reward_design.envs.minihack_glyphs import ITEMS, LANDMARKS
 from reward_design.envs.minihack_lane import INFO
+from reward_design.experiments.budgets import settings
 from tests.minihack_play import MAP
 
 NAMES = [
@@ -75,6 +76,11 @@ def test_what_a_task_says_of_recorded_steps(name):
         assert phi.shape == (STEPS, 2)
         assert (phi <= 0).all()
         assert (phi >= -6).all()
+    assert known.count_index is not None
+    index = known.count_index(rows.next_obs)
+    assert index.shape == (STEPS, 2)
+    assert jnp.issubdtype(index.dtype, jnp.integer)
+    assert 0 <= index.min() <= index.max() < 8192  # the bins of a count bonus: no two states in one
     assert known.success(rows).shape == (STEPS, 2)
     assert len(known.description) > 400
     assert known.horizon >= 40
@@ -105,6 +111,21 @@ def test_rewards_and_potential_of_a_room():
     standing = np.asarray(rows.info["events"])[..., _index("frozen")]
     assert standing.any()
     np.testing.assert_array_equal(rows.obs["blstats"][standing][:, :2], rows.next_obs["blstats"][standing][:, :2])
+
+
+def test_the_count_index_tells_places_apart_before_and_after_each_landmark():
+    known = task("minihack/KeyRoom-S5")
+    assert known.count_index is not None
+    obs = recorded(known, 600).next_obs
+    index = np.asarray(known.count_index(obs)).ravel()
+    has_key = obs["inventory"][..., ITEMS.index("key")].ravel() > 0
+    door_open = obs["landmarks"][..., LANDMARKS.index("open_door"), 2].ravel() > 0
+    states = [
+        *zip(*obs["blstats"][..., :2].reshape(-1, 2).T.tolist(), has_key.tolist(), door_open.tolist(), strict=True)
+    ]
+    assert has_key.any()
+    assert not has_key.all()
+    assert len(set(states)) == len(set(index.tolist())) == len({*zip(states, index.tolist(), strict=True)}) > 30
 
 
 def _index(event):
@@ -261,7 +282,7 @@ def test_more_to_see():
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("name", "options", "message"),
     [
         ("Room-5x", {}, r"MiniHack has no level 'Room-5x'; did you mean 'Room-5x5'\?"),
         ("Boxoban-Medium", {}, "'Boxoban-Medium' needs level files .* it is not supported"),
@@ -279,9 +300,9 @@ def test_more_to_see():
         ("custom", {"des_file": 'LEVEL: "mine"\n'}, 'it defines no level called "mylevel"'),
     ],
 )
-def test_bad_input_is_refused_with_one_sentence(name, settings, message):
+def test_bad_input_is_refused_with_one_sentence(name, options, message):
     with pytest.raises(ValueError, match=message):
-        task(f"minihack/{name}", **settings)
+        task(f"minihack/{name}", **options)
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -325,7 +346,7 @@ def test_ppo_trains_on_it():
 @pytest.mark.slow
 def test_ppo_learns_the_room_with_shaping():
     known = task("minihack/Room-5x5")
-    config = ppo.Config(total_timesteps=24_576, num_steps=128, gamma=known.gamma)
+    config = settings(ppo.AGENT, known, total_timesteps=24_576)
     shaped = rd.chain(rd.environment_reward(), rd.potential_shaping(known.potential, gamma=known.gamma))
     envs = known.vector(8)
     result = ppo.train_host(config, envs, shaped, jax.random.key(0))

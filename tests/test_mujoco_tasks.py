@@ -291,6 +291,82 @@ def test_ppo_trains_on_it():
     assert np.isfinite(result.metrics["value_loss"]).all()
 
 
+# --- the weight of the control cost, and the heuristics of BARFI's study ---------------------------------------------
+
+
+def test_heuristics_of_the_control_cost_equal_a_loop():
+    known, rows = recorded("HalfCheetah", 120)
+    actions = np.asarray(rows.action, np.float64)
+    expected = np.array([[-sum(a * a for a in lane) for lane in step] for step in actions])
+    assert np.abs(expected).max() > 1
+
+    def paid(name, rows=rows):
+        reward = known.auxiliary[name]
+        params, state = reward.init(jax.random.key(0), jax.tree.map(lambda x: x[0], rows))
+        return np.asarray(reward.unroll(params, state, rows)[0].reward)
+
+    np.testing.assert_allclose(paid("control_cost"), expected, rtol=1e-5)
+    np.testing.assert_allclose(paid("control_cost_4"), 4 * expected, rtol=1e-5)
+    np.testing.assert_allclose(paid("control_cost"), rows.info["reward_ctrl"] / 0.1, rtol=1e-5)
+    ended = rows._replace(truncated=jnp.ones_like(rows.truncated))  # paid on the last step as well
+    np.testing.assert_array_equal(paid("control_cost", ended), paid("control_cost"))
+    assert not paid("none").any()
+
+
+def test_the_primary_reward_of_the_study_is_the_velocity():
+    known = task("mujoco/HalfCheetah", ctrl_cost_weight=0.0)
+    envs, usual, single = known.vector(2), task("mujoco/HalfCheetah").vector(2), known.make()
+    for each in (envs, usual):
+        each.reset(seed=3)
+    single.reset(seed=3)
+    rng, costs = np.random.default_rng(0), 0.0
+    for _ in range(100):
+        before = np.array([lane.data.qpos[0] for lane in envs.lanes])  # pyright: ignore[reportAttributeAccessIssue]
+        action = rng.uniform(-1, 1, (2, 6)).astype(np.float32)
+        (obs, reward, *_, info), (same_obs, less, *_) = envs.step(action), usual.step(action)
+        after = np.array([lane.data.qpos[0] for lane in envs.lanes])  # pyright: ignore[reportAttributeAccessIssue]
+        np.testing.assert_allclose(reward, (after - before) / 0.05, rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(reward, info["x_velocity"])
+        np.testing.assert_array_equal(obs, same_obs)
+        np.testing.assert_allclose(reward - less, 0.1 * np.square(action).sum(1), rtol=1e-5)
+        assert float(single.step(action[0])[1]) == pytest.approx(reward[0], rel=1e-9)
+        costs += (reward - less).sum()
+    assert costs > 20
+    assert "weight of the squared torques or forces is 0 instead" in known.description
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.control])
+def test_any_weight_gives_what_gymnasium_gives(name):
+    keyword, default = MODELS[name].control
+    weight = 3 * default
+    ours, usual = (MujocoVectorEnv(name, 1, ctrl_cost_weight=w) for w in (weight, None))
+    ours = pickle.loads(pickle.dumps(ours))
+    reference = gymnasium.make(f"{name}-v5", **{keyword: weight})
+    single = task(f"mujoco/{name}", ctrl_cost_weight=weight).make()
+    for each in (ours, usual, reference, single):
+        each.reset(seed=1)
+    rng, apart = np.random.default_rng(0), 0.0
+    for _ in range(15):
+        action = rng.uniform(reference.action_space.low, reference.action_space.high).astype(np.float32)
+        _, reward, terminated, *_ = ours.step(action[None])
+        assert reward[0] == pytest.approx(float(reference.step(action)[1]), rel=1e-9, abs=1e-9)
+        assert reward[0] == pytest.approx(float(single.step(action)[1]), rel=1e-9, abs=1e-9)
+        apart = max(apart, abs(reward[0] - usual.step(action[None])[1][0]))
+        if terminated[0]:
+            break
+    assert apart > default * 0.05
+
+
+def test_a_weight_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match=r"'InvertedPendulum' has no control cost, got ctrl_cost_weight=0.5; leave it"):
+        task("mujoco/InvertedPendulum", ctrl_cost_weight=0.5)
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"of 'Ant' must be finite and not negative, got {weight}"):
+            task("mujoco/Ant", ctrl_cost_weight=weight)
+    with pytest.raises(ValueError, match="has no control cost"):
+        MujocoVectorEnv("InvertedPendulum", 1, ctrl_cost_weight=0.0)
+
+
 def test_bad_input_is_refused_with_one_sentence():
     with pytest.raises(ValueError, match=r"unknown MuJoCo environment 'HalfCheeta'; did you mean 'HalfCheetah'\?"):
         task("mujoco/HalfCheeta")

@@ -85,7 +85,9 @@ def check_trained(envs: VectorEnv, autoreset: str) -> None:
                 "agent's own normalisation."
             )
     known: Any = getattr(envs.unwrapped, "host_env", None)
-    for kind in ("observation", "action") if known is not None and isinstance(envs, VectorWrapper) else ():
+    if known is None or not isinstance(envs, VectorWrapper):
+        return
+    for kind in ("observation", "action"):
         expected, got = getattr(known, f"{kind}_space"), getattr(envs, f"single_{kind}_space")
         if expected != got:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The reward of behaviour alignment: a task's reward and a heuristic, blended by parameters that an outer loop learns."""
+"""The reward of behaviour alignment: a task's reward and a heuristic, blended by parameters that are learned."""
 
 import math
 from collections.abc import Callable
@@ -44,9 +44,9 @@ def alignment_reward(
         discount: where the learned discount starts, in (0, 0.999].
 
     Returns:
-        A :class:`Reward` with params ``{"phi": (phi1, phi2, phi3), "network": ..., "discount": v, "rewards": {"primary":
-        ..., "auxiliary": ...}}``; each phi_i is a number, or ``{"c": number, "w": [h]}``. Terms: ``bonus`` (phi1),
-        ``primary`` and ``auxiliary``, weighted.
+        A :class:`Reward` with params ``{"phi": (phi1, phi2, phi3), "network": ..., "discount": v,
+        "rewards": {"primary": ..., "auxiliary": ...}}``; each phi_i is a number, or ``{"c": number, "w": [h]}``. Terms:
+        ``bonus`` (phi1), ``primary`` and ``auxiliary``, weighted.
 
     Raises:
         ValueError: for a discount outside (0, 0.999], or when it is initialised for a task whose transitions lack what

@@ -85,8 +85,8 @@ def hypergradient(
       of a (H - damping) lie in (-2, 0), or are 0 where v has no share. K = 0 is ``identity``.
     - ``cg``: conjugate gradients on (-H + damping) p = v, for negative definite H.
     - ``exact``: the pseudo-inverse of the dense H, for small theta.
-    - ``unrolled``: differentiates through ``num_steps`` steps of plain ascent from ``theta``, each of them recomputed in
-      the backward pass, so that memory grows by one theta per step. From the optimum, K + 1 steps give what ``neumann``
+    - ``unrolled``: differentiates through ``num_steps`` steps of plain ascent from ``theta``, each recomputed in the
+      backward pass, so that memory grows by one theta per step. From the optimum, K + 1 steps give what ``neumann``
       gives with K. The outer objective is then taken at the end of the ascent.
 
     Null directions of H (a softmax has one per state) do no harm as long as v has no share in them, which holds where

@@ -11,6 +11,8 @@ from reward_design._names import suggestion
 
 SMALL_DQN = {"hidden": (64, 64), "batch_size": 64, "learning_rate": 1e-3, "learning_starts": 1_000}
 SMALL_SAC = {"hidden": (64, 64), "batch_size": 128, "learning_rate": 1e-3, "num_envs": 4, "num_steps": 4}
+ROOMS = {"num_steps": 128, "num_minibatches": 8, "learning_rate_end": 1e-4}
+CORRIDORS = {**ROOMS, "torso": "conv", "num_envs": 16, "entropy_coef": 0.003, "entropy_coef_end": 0.003}
 LOCOMOTION = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer")
 ARMS = ("Reacher", "Pusher", "InvertedPendulum")
 
@@ -27,6 +29,9 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "acrobot": {"total_timesteps": 300_000},
         "pendulum": {"total_timesteps": 200_000, "normalise_reward": True},
         "point_maze": {"total_timesteps": 400_000},
+        "minihack/Room-5x5": {"total_timesteps": 50_000, **ROOMS},
+        "minihack/KeyRoom-S5": {"total_timesteps": 150_000, **ROOMS},
+        "minihack/Corridor-R2": {"total_timesteps": 800_000, **CORRIDORS},
     },
     "dqn": {
         "chain": {"total_timesteps": 40_000, **SMALL_DQN},

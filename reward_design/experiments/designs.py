@@ -33,6 +33,14 @@ def _shaping(task: Task) -> Reward:
     return chain(task.sparse_reward, potential_shaping(task.potential, gamma=task.gamma))
 
 
+def _counting(task: Task) -> Reward:
+    """Visits of the whole run, or of the episode where the task says what to count: its levels are new every time."""
+    if task.count_index is None:
+        return chain(task.sparse_reward, count_bonus(scale=0.1))
+    bonus = count_bonus(scale=0.01, index=task.count_index, num_bins=8192, episodic=True)
+    return chain(task.sparse_reward, bonus)
+
+
 def _with_auxiliary(name: str) -> Callable[[Task], Reward]:
     def build(task: Task) -> Reward:
         if name not in task.auxiliary:
@@ -54,9 +62,7 @@ DESIGNS: dict[str, Design] = {
     "misaligned": Design(
         "sparse plus an auxiliary reward that looks helpful and is not", _with_auxiliary("misaligned")
     ),
-    "count_bonus": Design(
-        "sparse plus a bonus for states seldom visited", lambda task: chain(task.sparse_reward, count_bonus(scale=0.1))
-    ),
+    "count_bonus": Design("sparse plus a bonus for states seldom visited", _counting),
     "environment": Design("the environment's own reward, unchanged", lambda task: environment_reward()),
 }
 """The designs that every task knows how to build."""
