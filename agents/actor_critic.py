@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Array, Float
 
-from reward_design.agents import networks, recurrent, torsos
-from reward_design.envs.base import FunctionalEnv, example_transition
+from reward_design.agents import networks, recurrent
+from reward_design.agents.inputs import Inputs
+from reward_design.envs.base import FunctionalEnv
 from reward_design.envs.host import HostEnv
 
 
@@ -47,17 +48,15 @@ class ActorCritic:
         self.space = env.action_space
         self.actor = networks.MLP(hidden, num_outputs(env.action_space), output_scale=0.01)
         self.critic = networks.MLP(hidden, 1)
-        self.torso = torsos.torso(env.observation_space) if torso == "conv" else None
+        self._inputs = Inputs(env, normalise_obs, torso)
+        self.torso, self.normalises = self._inputs.torso, self._inputs.normalises
         self.memory = memory
         self.bodies = () if self.torso is None and not memory else ("shared",) if shared else ("actor", "critic")
-        discrete = isinstance(env.observation_space, (spaces.Discrete, spaces.MultiDiscrete))
-        scaled = not discrete if self.torso is None else "floats" in dict(self.torso.parts)
-        self.normalises = normalise_obs and scaled
 
     def init(self, key: Any) -> tuple[dict[str, Any], networks.Moments]:
         """Parameters ``{"actor", "critic", "log_std"}`` (and ``"bodies"``), and initial moments of the features."""
         actor_key, critic_key = jax.random.split(key)
-        x = self._features(example_transition(self.env).obs)
+        x = self._inputs.example
         params: dict[str, Any] = {}
         if self.bodies:
             keys = jax.random.split(jax.random.fold_in(key, 2), len(self.bodies))
@@ -68,22 +67,15 @@ class ActorCritic:
             "critic": self.critic.init(critic_key, _part(z, 1)),
             "log_std": jnp.zeros(num_outputs(self.space)),
         }
-        scaled = x if self.torso is None else x.get("floats", jnp.zeros((1, 0)))
-        return params, networks.initial_moments(scaled.shape[-1])
+        return params, networks.initial_moments(self._inputs.num_features)
 
     def inputs(self, moments: networks.Moments, obs: Any) -> Any:
         """What the networks read: features ``[*batch, features]``, or the parts of the observation for a torso."""
-        x = self._features(obs)
-        if not self.normalises:
-            return x
-        return moments.normalise(x) if self.torso is None else {**x, "floats": moments.normalise(x["floats"])}
+        return self._inputs(moments, obs)
 
     def update_moments(self, moments: networks.Moments, obs: Any) -> networks.Moments:
         """Moments with a rollout's observations merged in."""
-        if not self.normalises:
-            return moments
-        x = self._features(obs)
-        return moments.update(x if self.torso is None else x["floats"])
+        return self._inputs.update_moments(moments, obs)
 
     def act(
         self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"], carry: Any = ()
@@ -137,10 +129,6 @@ class ActorCritic:
     def log_prob_entropy(self, params: Any, head: Array, raw: Array) -> tuple[Array, Array]:
         """Log pi(raw | s) and the policy's entropy, from the head's output."""
         return log_prob_entropy(self.space, head, params["log_std"], raw)
-
-    def _features(self, obs: Any) -> Any:
-        space = self.env.observation_space
-        return networks.features(space, obs) if self.torso is None else torsos.prepare(space, obs)
 
     def _init_body(self, key: Any, x: Any) -> dict[str, Any]:
         torso_key, gru_key = jax.random.split(key)

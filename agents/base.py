@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from reward_design.agents import rollout
 from reward_design.core import NonFiniteRewardError, Output, Reward, Transition
-from reward_design.describe import check_gamma
+from reward_design.describe import check_gamma, missing_entry
 from reward_design.envs.base import FunctionalEnv, Task, example_transition
 from reward_design.envs.host import HostEnv
 
@@ -79,6 +79,7 @@ class Agent:
             ``RecurrentPolicy`` of :mod:`reward_design.agents.collector`.
         initial_carry: ``(config, env, num_envs) -> carry``, the policy's memory at the start of an episode: zeros, with
             leaves ``[B, ...]``; None if no policy of the agent has memory.
+        check: ``env -> None``, raises a ``TypeError`` for spaces that the agent cannot serve.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Agent:
     improve: Callable[..., tuple[Any, Mapping[str, Array]]] | None = None
     host_policy: Callable[..., Any] | None = None
     initial_carry: Callable[..., Any] | None = None
+    check: Callable[[Any], None] | None = None
 
 
 def train(
@@ -101,9 +103,26 @@ def train(
     *,
     reward_params: Any = None,
 ) -> TrainResult:
-    """Train ``agent`` for ``config.num_updates`` iterations in one jit; see the agent modules for the public form."""
+    """Train ``agent`` for ``config.num_updates`` iterations in one jit; what the ``train`` of every agent does.
+
+    Args:
+        agent: the agent.
+        config: its settings.
+        env: functional environment, or a task.
+        reward: the reward to learn from.
+        key: random key.
+        reward_params: parameters of the reward, if not its own initial ones (for sweeps and learned rewards).
+
+    Returns:
+        The final state and metrics ``[num_updates]``.
+
+    Raises:
+        TypeError: for spaces or a kind of reward that the agent cannot serve.
+        ValueError: if the reward discounts with another gamma, or a replay does not fit into memory.
+        NonFiniteRewardError: naming reward, term and step.
+    """
     env = functional(env)
-    check_reward_fits(config, reward)
+    check_fits(agent, config, env, reward)
     result = _train(agent, env, reward, config, key, reward_params)
     raise_on_fault(result.state.fault, env, reward)
     return result
@@ -178,6 +197,26 @@ def _evaluate(
 def functional(env: FunctionalEnv | Task) -> FunctionalEnv:
     """The functional environment of a task, or the environment itself."""
     return env.functional() if isinstance(env, Task) else env
+
+
+def check_fits(agent: Agent, config: Any, env: FunctionalEnv | HostEnv, reward: Reward) -> None:
+    """Refuse, before anything runs, what cannot work together.
+
+    Raises:
+        TypeError: for spaces that the agent cannot serve, or an environment on the host that it cannot train on.
+        ValueError: for a reward with another gamma, or one that reads what the environment does not give.
+    """
+    if isinstance(env, HostEnv) and agent.improve is None:
+        raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo, dqn or sac.")
+    if agent.check is not None:
+        agent.check(env)
+    check_reward_fits(config, reward)
+    example = reward_example(env)
+    try:
+        term_names(env, reward)
+    except (KeyError, TypeError) as error:
+        clearer = missing_entry(reward, error, example)
+        raise clearer from (None if clearer is error else error)
 
 
 def check_reward_fits(config: Any, reward: Reward) -> None:

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from reward_design.adapters._order import check_trained
 from reward_design.core import Transition
 from reward_design.envs.host import HostEnv, map_space, numeric_zeros
+from reward_design.envs.observations import amiss, observed_amiss
 
 HostPolicy = Callable[[Any, np.random.Generator], tuple[np.ndarray, Any]]
 """``(obs [B, ...], generator) -> (action [B, ...] for the environment, extras [B, ...])``, all NumPy."""
@@ -41,17 +43,21 @@ class Collector:
         env: spaces, info entries.
         num_steps: length ``T`` of a rollout.
         seed: of the first reset.
+
+    Raises:
+        ValueError: for a wrapper around ``envs`` that gives wrong numbers, or an observation that is not in its space.
     """
 
     def __init__(self, envs: VectorEnv, env: HostEnv, num_steps: int, *, seed: int | None = None) -> None:
         mode = getattr(envs.unwrapped, "autoreset_mode", None) or envs.metadata.get("autoreset_mode")
         self.mode = AutoresetMode(mode or AutoresetMode.NEXT_STEP)
+        check_trained(envs, self.mode.name.lower())
         self.envs, self.env, self.num_steps = envs, env, num_steps
         self.faults = 0
         self._parts = map_space(lambda part: part, env.observation_space)
         self._ended, self._fresh = np.zeros(envs.num_envs, bool), np.ones(envs.num_envs, bool)
         self._carry: Any = None
-        self.obs = self._as_obs(envs.reset(seed=seed)[0])
+        self.obs = self._as_obs(self._asked(envs.reset, seed=seed)[0])
 
     def collect(self, policy: HostPolicy | RecurrentPolicy, rng: np.random.Generator) -> tuple[Transition, Any]:
         """One rollout ``(trajectory, extras)``, in fresh arrays."""
@@ -59,7 +65,7 @@ class Collector:
         for t in range(self.num_steps):
             action, extra = self._act(policy, rng)
             _write(rows.obs, t, self.obs)
-            obs, reward, terminated, truncated, infos = self.envs.step(action)
+            obs, reward, terminated, truncated, infos = self._asked(self.envs.step, action)
             rows.mask[t] = ~self._ended
             self._fresh = terminated | truncated | self._ended
             rows.action[t], rows.reward[t] = action, reward
@@ -68,6 +74,15 @@ class Collector:
             self._finish(rows, t, terminated | truncated, infos)
             extras.append(extra)
         return rows, jax.tree.map(lambda *steps: np.stack(steps), *extras)
+
+    def _asked(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a reset or step gives; an observation outside its space is named, since gymnasium's errors do not."""
+        try:
+            return call(*args, **kwargs)
+        except (KeyError, ValueError, AssertionError) as error:
+            if (problem := observed_amiss(self.env, self.envs)) is None:
+                raise
+            raise ValueError(problem) from error
 
     def _act(self, policy: HostPolicy | RecurrentPolicy, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
         if not isinstance(policy, RecurrentPolicy):
@@ -124,7 +139,10 @@ class Collector:
 
     def _as_obs(self, obs: Any) -> Any:
         """The numeric parts of an observation, in the structure of the space."""
-        return _cast(self._parts, obs)
+        try:
+            return _cast(self._parts, obs)
+        except KeyError:
+            raise ValueError(amiss(self.env.name, self.env.observation_space, obs)) from None
 
 
 def _cast(parts: Any, obs: Any) -> Any:

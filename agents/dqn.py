@@ -6,22 +6,21 @@ Architectures for Deep Reinforcement Learning", 2015, arXiv:1511.06581; Schaul e
 2015, arXiv:1511.05952.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from jaxtyping import Array, Float, Int
 
 from reward_design.agents import base, host, networks, off_policy, rollout
+from reward_design.agents.action_spaces import discrete
 from reward_design.agents.collector import HostPolicy
+from reward_design.agents.dqn_networks import Networks, networks_for
 from reward_design.agents.off_policy import Batch, Learner, Rule, TrainState
-from reward_design.agents.q_networks import Inputs, ReluMLP, discrete, numpy_relu_mlp
+from reward_design.agents.settings import at_least, one_of
+from reward_design.agents.torsos import TORSOS
 from reward_design.core import Reward, Transition
 from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.host import HostEnv
@@ -46,6 +45,8 @@ class Config(off_policy.Settings):
         dueling: Q = V + A - mean A instead of Q itself at the output.
         target_period: gradient steps between copies into the target network; None moves it by ``tau`` each step.
         hidden: widths of the relu layers.
+        torso: ``"mlp"`` flattens the observation; ``"conv"`` encodes each part of it by its space, with embeddings and
+            convolutions, see :func:`reward_design.agents.torsos.part_of`.
         normalise_obs: scale observations by running moments (kept with the policy); discrete ones are one-hot.
         learning_rate: of Adam.
         tau: share of the network that moves into the target network at each gradient step, without ``target_period``.
@@ -65,6 +66,7 @@ class Config(off_policy.Settings):
     batch_size: int = 128
     double: bool = True
     dueling: bool = False
+    torso: str = "mlp"
     target_period: int | None = None
     epsilon: float = 1.0
     epsilon_end: float = 0.05
@@ -74,10 +76,8 @@ class Config(off_policy.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_every", "target_period"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        at_least(self, 1, "train_every", "target_period")
+        one_of(self, "torso", TORSOS)
         _ = self.num_gradient_steps
 
     @property
@@ -92,7 +92,7 @@ def init(
     """State at the start of a run; see :class:`reward_design.agents.base.Agent`."""
     nets = _nets(config, env)
     key, network_key = jax.random.split(key)
-    online = nets.mlp.init(network_key, jnp.zeros(nets.inputs.num_features))
+    online = nets.init(network_key)
     params = {"online": online, "target": jax.tree.map(jnp.array, online)}
     learner = Learner(params, _optimiser(config).init(online), jnp.int32(0))
     return off_policy.init("dqn", config, env, reward, key, reward_params, learner, nets.inputs)
@@ -135,21 +135,8 @@ def act(
 
 def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> HostPolicy:
     """The policy of ``state`` for environments on the host."""
-    nets = _nets(config, env)
-    online, moments = jax.tree.map(np.array, (state.params["online"], state.moments))  # copies: buffers are reused
     epsilon = 0.0 if deterministic else float(_epsilon(config, int(state.num_updates)))
-    inputs, mlp = nets.inputs.in_numpy(moments), numpy_relu_mlp(online)
-
-    def policy(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple[()]]:
-        lanes = len(jax.tree.leaves(obs)[0])
-        out = mlp(inputs(obs))
-        values = nets.allowed(_dueling(out, np) if nets.dueling else out, obs, np)
-        random = nets.allowed(rng.random((lanes, nets.num_actions)), obs, np)
-        explores = rng.random(lanes) < epsilon
-        action = np.where(explores, random.argmax(axis=-1), values.argmax(axis=-1))
-        return action.astype(np.int32) + int(nets.space.start), ()
-
-    return policy
+    return _nets(config, env).host_policy(state.params["online"], state.moments, epsilon)
 
 
 def train(
@@ -157,22 +144,10 @@ def train(
 ) -> base.TrainResult:
     """Train DQN in one jit; vmap it over keys or float settings.
 
-    Args:
-        config: settings.
-        env: functional environment with Discrete actions, or such a task. Where the observation is a Dict with the key
-            ``"action_mask"``, forbidden actions are neither taken nor assumed in targets.
-        reward: a reward of kind POINTWISE or CAUSAL; computed when transitions are sampled.
-        key: random key.
-        reward_params: parameters of the reward, if not its own initial ones (for sweeps and learned rewards).
-
-    Returns:
-        The final state and metrics ``[num_updates]``, see :class:`reward_design.agents.base.TrainResult`; here also
-        ``td_loss`` and ``q`` (NaN before learning starts) and ``epsilon``.
-
-    Raises:
-        TypeError: if the actions are not Discrete, or the reward needs whole episodes.
-        ValueError: if the reward discounts with another gamma, or the replay does not fit into memory.
-        NonFiniteRewardError: naming reward, term and step.
+    Arguments, result and errors are those of :func:`reward_design.agents.base.train`. Actions are Discrete;
+    where the observation is a Dict with the key ``"action_mask"``, forbidden ones are neither taken nor assumed in
+    targets. The reward is of kind POINTWISE or CAUSAL; it is computed when transitions are sampled. Metrics also have
+    ``td_loss`` and ``q`` (NaN before learning starts) and ``epsilon``.
 
     Example:
         >>> import jax, reward_design as rd
@@ -197,21 +172,8 @@ def train_host(
 ) -> base.TrainResult:
     """Train DQN on a gymnasium vector environment: the same gradient steps as on the device, between short rollouts.
 
-    Args:
-        config: settings; ``num_envs`` is taken from the environment.
-        vector_env: any gymnasium vector environment, ``task.vector(num_envs)`` for one.
-        reward: a reward of kind POINTWISE or CAUSAL; computed when transitions are sampled.
-        key: random key; also seeds the environments.
-        reward_params: parameters of the reward, if not its own initial ones.
-        overlap: step the environments with the policy of one iteration ago while the gradient steps run elsewhere.
-
-    Returns:
-        The final state and metrics ``[num_updates]``, as from :func:`train`.
-
-    Raises:
-        TypeError: if the actions are not Discrete, or the reward needs whole episodes.
-        ValueError: if the reward discounts with another gamma, or the replay does not fit into memory.
-        NonFiniteRewardError: naming reward, term and step.
+    Arguments, result and errors are those of :func:`reward_design.agents.host.train_host`. For actions, rewards
+    and metrics see :func:`train`.
 
     Example:
         >>> import gymnasium, jax, reward_design as rd
@@ -227,58 +189,8 @@ def train_host(
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Networks:
-    """The network of one configuration, and how actions are chosen from its values."""
-
-    inputs: Inputs
-    mlp: ReluMLP
-    dueling: bool
-    space: spaces.Discrete
-
-    @property
-    def num_actions(self) -> int:
-        """Actions."""
-        return int(self.space.n)
-
-    def q(self, params: Any, moments: networks.Moments, obs: Any) -> Float[Array, "batch actions"]:
-        """Q(s, ·) of all actions, allowed or not."""
-        out = jnp.asarray(self.mlp.apply(params, self.inputs(moments, obs)))
-        return _dueling(out, jnp) if self.dueling else out
-
-    def allowed(self, values: Any, obs: Any, xp: Any = jnp) -> Any:
-        """Values ``[batch, actions]`` with those of forbidden actions very low."""
-        return networks.masked(values, networks.action_mask(self.inputs.space, obs), xp)
-
-    def greedy(self, q: Array, obs: Any) -> Int[Array, " batch"]:
-        """Index of the best allowed action."""
-        return jnp.argmax(self.allowed(q, obs), axis=-1)
-
-    def explore(self, q: Array, obs: Any, epsilon: Any, draws: Array) -> Int[Array, " batch"]:
-        """Epsilon-greedy actions of the space; ``draws`` are uniform ``[batch, 1 + actions]``."""
-        random = jnp.argmax(self.allowed(draws[:, 1:], obs), axis=-1)
-        return self.to_env(jnp.where(draws[:, 0] < epsilon, random, self.greedy(q, obs)))
-
-    def to_env(self, index: Array) -> Int[Array, " batch"]:
-        """From 0, 1, ... to the space."""
-        return index.astype(jnp.int32) + int(self.space.start)
-
-
-def _dueling(out: Any, xp: Any) -> Any:
-    """Q = V + A - mean A, from V and A side by side."""
-    value, advantage = out[..., :1], out[..., 1:]
-    return xp.broadcast_to(value - advantage.mean(axis=-1, keepdims=True), advantage.shape) + advantage
-
-
 def _nets(config: Config, env: FunctionalEnv | HostEnv) -> Networks:
-    return _cached_nets(env, config.hidden, config.normalise_obs, config.dueling)
-
-
-@lru_cache(maxsize=64)
-def _cached_nets(env: FunctionalEnv | HostEnv, hidden: tuple[int, ...], normalise_obs: bool, dueling: bool) -> Networks:
-    space = discrete(env.action_space, "dqn")
-    networks.check_action_mask(env.observation_space, space)
-    return Networks(Inputs(env, normalise_obs), ReluMLP(hidden, int(space.n) + dueling), dueling, space)
+    return networks_for(env, config.hidden, config.normalise_obs, config.dueling, config.torso)
 
 
 def _optimiser(config: Config) -> optax.GradientTransformation:
@@ -342,8 +254,13 @@ def _chosen(values: Float[Array, "samples actions"], index: Int[Array, " samples
     return jnp.take_along_axis(values, index[:, None], axis=1)[:, 0]
 
 
+def check(env: FunctionalEnv | HostEnv) -> None:
+    """Refuse an environment with other actions than Discrete; see :class:`reward_design.agents.base.Agent`."""
+    discrete(env.action_space, "dqn")
+
+
 RULE = Rule("dqn", act, lambda config, env, key: jnp.zeros(config.num_gradient_steps), _bootstrap, _fit)
 AGENT = base.Agent(
     "dqn", "deep Q-learning; discrete actions, double, dueling, n-step and prioritised, off-policy", Config,
-    init, update, act, improve, host_policy,
+    init, update, act, improve, host_policy, check=check,
 )  # fmt: skip

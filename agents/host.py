@@ -30,17 +30,18 @@ def train_host(
     num_updates: int | None = None,
     on_update: Callable[[int, Mapping[str, Any], Any], None] | None = None,
 ) -> base.TrainResult:
-    """Train ``agent`` on a vector environment; see the agent modules for the public form.
+    """Train ``agent`` on a vector environment; what the ``train_host`` of every agent does.
 
     Args:
         agent: an agent with ``improve`` and ``host_policy``.
         config: settings; ``num_envs`` is taken from ``envs``.
         envs: a gymnasium vector environment in any autoreset mode.
-        reward: any reward; unrolled once per rollout.
+        reward: the reward to learn from.
         key: random key of networks, exploration and environments.
         env: the task's environment, for its info entries and its success; by default the one that made ``envs``.
         reward_params: parameters of the reward, if not its own initial ones.
-        overlap: step the environments with the previous policy while the update runs on another core.
+        overlap: step the environments with the policy of one iteration ago while the update runs elsewhere: faster on
+            two cores and more.
         state: state to go on from; the environments start new episodes.
         num_updates: updates of this call; by default what is left of the run.
         on_update: called with the number of updates done, their metrics and the state.
@@ -49,16 +50,16 @@ def train_host(
         Final state and metrics ``[num_updates]``, with ``faults``: episodes that a worker or simulator cut.
 
     Raises:
-        TypeError: for an agent that only runs on the device.
-        ValueError: if the reward discounts with another gamma, or the environment lacks an info entry it should have.
+        TypeError: for an agent that only runs on the device, and spaces or a kind of reward that it cannot serve.
+        ValueError: if the reward discounts with another gamma, a replay does not fit into memory, or the environment
+            lacks an entry of its info or observation.
         NonFiniteRewardError: naming reward, term and step.
     """
-    if agent.improve is None or agent.host_policy is None:
-        raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo, dqn or sac.")
     if not isinstance(envs, VectorEnv):
         raise TypeError(f"expected a gymnasium VectorEnv, got {type(envs).__name__}; make one with gymnasium.make_vec.")
-    base.check_reward_fits(config, reward)
     env = described(envs) if env is None else env
+    base.check_fits(agent, config, env, reward)
+    assert agent.host_policy is not None
     config = replace(config, num_envs=envs.num_envs)
     init_key, seed_key = jax.random.split(key)
     new_run = state is None

@@ -83,9 +83,23 @@ def features(space: spaces.Space, obs: Any, xp: Any = jnp) -> Any:
     if isinstance(space, spaces.MultiDiscrete):
         return xp.concatenate([_one_hot(obs[..., i], int(n), xp) for i, n in enumerate(space.nvec)], axis=-1)
     if isinstance(space, spaces.Dict):
-        parts = [features(space[name], obs[name], xp) for name in readable_keys(space)]
+        parts = [features(space[name], entry(obs, name), xp) for name in readable_keys(space)]
         return xp.concatenate(parts, axis=-1)
     raise TypeError(f"a network cannot read observations from {type(space).__name__}; use Box, Discrete or Dict.")
+
+
+def entry(obs: Any, name: str) -> Any:
+    """An entry of a Dict observation.
+
+    Raises:
+        ValueError: if the observation lacks it.
+    """
+    if name not in obs:
+        raise ValueError(
+            f"the observation lacks {name!r}, which its observation_space has; it has {', '.join(obs) or 'nothing'}: "
+            "return it in reset and step, or take it out of the space."
+        )
+    return obs[name]
 
 
 def readable_keys(space: Any) -> list[str]:

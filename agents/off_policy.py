@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from reward_design.agents import base, networks, priorities, replay, rollout
-from reward_design.agents.q_networks import Inputs
+from reward_design.agents.inputs import Inputs
+from reward_design.agents.settings import Run, at_least
 from reward_design.core import Output, Reward, State, Transition, select_lanes
 from reward_design.describe import require_online
 from reward_design.envs.base import FunctionalEnv, example_transition
@@ -25,7 +26,7 @@ Env = FunctionalEnv | HostEnv
 
 
 @base.config
-class Settings:
+class Settings(Run):
     """Settings of every off-policy agent; see :class:`reward_design.agents.dqn.Config`."""
 
     total_timesteps: int = 200_000
@@ -45,29 +46,13 @@ class Settings:
     importance_exponent: float = 0.4
 
     def __post_init__(self) -> None:
-        if self.num_updates < 1:
-            raise ValueError(
-                f"total_timesteps must be at least num_envs * num_steps = {self.steps_per_update}, "
-                f"got {self.total_timesteps}."
-            )
+        self.check_length()
         if self.learning_starts >= self.total_timesteps:
             raise ValueError(
                 f"learning_starts must be below total_timesteps = {self.total_timesteps}, got {self.learning_starts}; "
                 "nothing would be learned."
             )
-        for name in ("n_step", "batch_size", "capacity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps per iteration, over all lanes."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Iterations in the run."""
-        return self.total_timesteps // self.steps_per_update
+        at_least(self, 1, "n_step", "batch_size", "capacity")
 
     @property
     def capacity_steps(self) -> int:

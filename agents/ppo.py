@@ -14,12 +14,14 @@ from gymnasium.vector import VectorEnv
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from reward_design._names import suggestion
 from reward_design.agents import base, host, networks, rollout
+from reward_design.agents.action_spaces import discrete_or_box
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.collector import HostPolicy, RecurrentPolicy
 from reward_design.agents.host_policy import actor_policy
 from reward_design.agents.ppo_update import advantages, batch, hidden, learn, optimiser, permutations
+from reward_design.agents.settings import Run, at_least, one_of
+from reward_design.agents.torsos import TORSOS
 from reward_design.core import Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.host import HostEnv
@@ -27,11 +29,9 @@ from reward_design.transforms import normalise_by_return
 
 __all__ = ["AGENT", "Config", "TrainState", "advantages", "permutations", "train", "train_host"]
 
-TORSOS = ("mlp", "conv")
-
 
 @base.config
-class Config:
+class Config(Run):
     """Settings of PPO. Float fields may be swept with ``jax.vmap``; schedules are linear over the run.
 
     Attributes:
@@ -85,20 +85,15 @@ class Config:
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
+        self.check_length()
+        at_least(self, 1, "num_epochs", "num_minibatches")
+        at_least(self, 0, "recurrent", "sequence_length")
+        one_of(self, "torso", TORSOS)
         if self.steps_per_update % self.num_minibatches:
             raise ValueError(
                 f"num_minibatches must divide num_envs * num_steps = {self.steps_per_update}, "
                 f"got {self.num_minibatches}."
             )
-        if self.num_updates < 1:
-            raise ValueError(
-                f"total_timesteps must be at least num_envs * num_steps = {self.steps_per_update}, "
-                f"got {self.total_timesteps}."
-            )
-        if self.torso not in TORSOS:
-            raise ValueError(f"torso must be 'mlp' or 'conv', got {self.torso!r}{suggestion(self.torso, TORSOS)}")
-        if self.recurrent < 0:
-            raise ValueError(f"recurrent must be at least 0, got {self.recurrent}.")
         if self.recurrent:
             self._check_sequences()
 
@@ -112,16 +107,6 @@ class Config:
                 "with memory num_minibatches must divide the number of sequences, num_envs * num_steps / "
                 f"sequence_length = {number}, got {self.num_minibatches}."
             )
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps per update, over all lanes."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Updates in the run."""
-        return self.total_timesteps // self.steps_per_update
 
 
 class TrainState(NamedTuple):
@@ -263,9 +248,14 @@ def host_policy(
     return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
 
 
+def check(env: FunctionalEnv | HostEnv) -> None:
+    """Refuse an environment with other actions than Discrete or a Box; see :class:`reward_design.agents.base.Agent`."""
+    discrete_or_box(env.action_space, "ppo")
+
+
 AGENT = base.Agent(
     "ppo", "proximal policy optimisation; discrete and continuous actions, embeddings, convolutions and memory", Config,
-    init, update, act, improve, host_policy, initial_carry,
+    init, update, act, improve, host_policy, initial_carry, check,
 )  # fmt: skip
 
 
@@ -274,19 +264,8 @@ def train(
 ) -> base.TrainResult:
     """Train PPO in one jit; vmap it over keys or float settings.
 
-    Args:
-        config: settings.
-        env: functional environment, or a task.
-        reward: any reward; it is unrolled once per rollout of ``num_steps``, before the advantages.
-        key: random key.
-        reward_params: parameters of the reward, if not its own initial ones (for sweeps and learned rewards).
-
-    Returns:
-        The final state and metrics ``[num_updates]``, see :class:`reward_design.agents.base.TrainResult`.
-
-    Raises:
-        ValueError: if the reward discounts with another gamma.
-        NonFiniteRewardError: naming reward, term and step.
+    Arguments, result and errors are those of :func:`reward_design.agents.base.train`. Any reward will do: it is
+    unrolled once per rollout of ``num_steps``, before the advantages.
 
     Example:
         >>> import jax, reward_design as rd
@@ -311,22 +290,8 @@ def train_host(
 ) -> base.TrainResult:
     """Train PPO on a gymnasium vector environment: the same update as on the device, between rollouts on the host.
 
-    Args:
-        config: settings; ``num_envs`` is taken from the environment.
-        vector_env: any gymnasium vector environment, ``task.vector(num_envs)`` for one.
-        reward: any reward; it is unrolled once per rollout of ``num_steps``, before the advantages.
-        key: random key; also seeds the environments.
-        reward_params: parameters of the reward, if not its own initial ones.
-        overlap: collect the next rollout with the previous policy while the update runs on another core. Faster on two
-            cores and more; the importance ratio accounts for the older policy.
-
-    Returns:
-        The final state and metrics ``[num_updates]``, see :class:`reward_design.agents.base.TrainResult`.
-
-    Raises:
-        TypeError: for spaces that the agent cannot serve.
-        ValueError: if the reward discounts with another gamma.
-        NonFiniteRewardError: naming reward, term and step.
+    Arguments, result and errors are those of :func:`reward_design.agents.host.train_host`. Any reward will do,
+    as in :func:`train`. With ``overlap`` the importance ratio accounts for the older policy.
 
     Example:
         >>> import gymnasium, jax, reward_design as rd

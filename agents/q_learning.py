@@ -14,13 +14,14 @@ from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from reward_design.agents import base, rollout
+from reward_design.agents.settings import Run
 from reward_design.core import Output, Reward, State, Transition, select_lanes
 from reward_design.describe import require_online
 from reward_design.envs.base import FunctionalEnv, Task
 
 
 @base.config
-class Config:
+class Config(Run):
     """Settings of Q-learning. Float fields may be swept with ``jax.vmap``.
 
     Attributes:
@@ -51,21 +52,7 @@ class Config:
     gamma: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.num_updates < 1:
-            raise ValueError(
-                f"total_timesteps must be at least num_envs * num_steps = {self.steps_per_update}, "
-                f"got {self.total_timesteps}."
-            )
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps per update, over all lanes."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Updates in the run."""
-        return self.total_timesteps // self.steps_per_update
+        self.check_length()
 
 
 class TrainState(NamedTuple):
@@ -152,9 +139,14 @@ def act(
     return _explore(preferences, epsilon, draws, env)
 
 
+def check(env: FunctionalEnv) -> None:
+    """Refuse an environment with other observations or actions than Discrete."""
+    _discrete(env)
+
+
 AGENT = base.Agent(
     "q_learning", "tabular Q-learning; discrete observations and actions, epsilon-greedy lanes share a table", Config,
-    init, update, act,
+    init, update, act, check=check,
 )  # fmt: skip
 
 

@@ -5,12 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Array, Float
-
-from reward_design.agents import networks
-from reward_design.envs.base import FunctionalEnv, example_transition
-from reward_design.envs.host import HostEnv
 
 INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(-1, 1) / sqrt(fan_in)
 EPSILON = 1e-6
@@ -57,68 +52,3 @@ def numpy_relu_mlp(params: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarr
         return x @ dense[-1][0] + dense[-1][1]
 
     return apply
-
-
-class Inputs:
-    """What the networks read of an observation: its features, without the action mask, optionally normalised.
-
-    Args:
-        env: gives the observation space.
-        normalise: scale by running moments; discrete observations are one-hot and left as they are.
-    """
-
-    def __init__(self, env: FunctionalEnv | HostEnv, normalise: bool) -> None:
-        self.env = env
-        self.space = env.observation_space
-        self.normalises = normalise and not isinstance(self.space, (spaces.Discrete, spaces.MultiDiscrete))
-        self.num_features = self.features(example_transition(env).obs).shape[-1]
-
-    def features(self, obs: Any) -> Float[Array, "*batch features"]:
-        """Flat floats."""
-        return networks.features(self.space, obs)
-
-    def __call__(self, moments: networks.Moments, obs: Any) -> Float[Array, "*batch features"]:
-        """What the networks read."""
-        x = self.features(obs)
-        return moments.normalise(x) if self.normalises else x
-
-    def update_moments(self, moments: networks.Moments, obs: Any) -> networks.Moments:
-        """Moments with a rollout's observations merged in."""
-        return moments.update(self.features(obs)) if self.normalises else moments
-
-    def in_numpy(self, moments: networks.Moments) -> Callable[[Any], np.ndarray]:
-        """The same in NumPy."""
-        mean, spread = np.array(moments.mean), np.sqrt(np.array(moments.var) + 1e-8)
-
-        def apply(obs: Any) -> np.ndarray:
-            x = networks.features(self.space, obs, np)
-            return np.clip((x - mean) / spread, -10.0, 10.0) if self.normalises else x
-
-        return apply
-
-
-def bounded_box(space: spaces.Space, agent: str) -> spaces.Box:
-    """The action space, if it is a Box with finite bounds.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if not isinstance(space, spaces.Box):
-        raise TypeError(f"{agent} needs Box actions, got {type(space).__name__}; use dqn or ppo for Discrete actions.")
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise TypeError(
-            f"{agent} needs Box actions with finite bounds, got {space}; "
-            "bound them with gymnasium.wrappers.TransformAction, or use ppo."
-        )
-    return space
-
-
-def discrete(space: spaces.Space, agent: str) -> spaces.Discrete:
-    """The action space, if it is Discrete.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if not isinstance(space, spaces.Discrete):
-        raise TypeError(f"{agent} needs Discrete actions, got {type(space).__name__}; use sac or ppo.")
-    return space

@@ -12,13 +12,15 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from reward_design.agents import base, networks, rollout
+from reward_design.agents.action_spaces import discrete_or_box
 from reward_design.agents.actor_critic import ActorCritic, action_noise
+from reward_design.agents.settings import Run, one_of
 from reward_design.core import Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
 
 
 @base.config
-class Config:
+class Config(Run):
     """Settings of REINFORCE. Float fields may be swept with ``jax.vmap``; schedules are linear over the run.
 
     Attributes:
@@ -39,6 +41,7 @@ class Config:
         max_grad_norm: global gradient clipping.
     """
 
+    steps_field = "horizon"
     total_timesteps: int = 500_000
     num_envs: int = 8
     horizon: int = 500
@@ -55,23 +58,8 @@ class Config:
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.baseline not in ("value", "mean", "none"):
-            raise ValueError(f"baseline must be 'value', 'mean' or 'none', got {self.baseline!r}.")
-        if self.num_updates < 1:
-            raise ValueError(
-                f"total_timesteps must be at least num_envs * horizon = {self.steps_per_update}, "
-                f"got {self.total_timesteps}."
-            )
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps per update, over all lanes."""
-        return self.num_envs * self.horizon
-
-    @property
-    def num_updates(self) -> int:
-        """Updates in the run."""
-        return self.total_timesteps // self.steps_per_update
+        one_of(self, "baseline", ("value", "mean", "none"))
+        self.check_length()
 
 
 class TrainState(NamedTuple):
@@ -153,9 +141,14 @@ def act(
     return _network(config, env).act(state.params, state.moments, obs, noise)[0]
 
 
+def check(env: FunctionalEnv) -> None:
+    """Refuse an environment with other actions than Discrete or a Box; see :class:`reward_design.agents.base.Agent`."""
+    discrete_or_box(env.action_space, "reinforce")
+
+
 AGENT = base.Agent(
     "reinforce", "Monte-Carlo policy gradient on whole episodes, with a learned, mean or no baseline", Config,
-    init, update, act,
+    init, update, act, check=check,
 )  # fmt: skip
 
 

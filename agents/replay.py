@@ -73,8 +73,8 @@ def empty(example: Transition, episode: Any, capacity_steps: int) -> Replay:
         )
     lanes = example.reward.shape[0]
     make = lambda x: jnp.zeros((capacity_steps, *x.shape), x.dtype)  # noqa: E731
-    none = jnp.zeros(lanes, jnp.int32)
-    return Replay(jax.tree.map(make, rows), jax.tree.map(make, episode), none, none)
+    none = lambda: jnp.zeros(lanes, jnp.int32)  # noqa: E731  (two arrays, so that both can be donated)
+    return Replay(jax.tree.map(make, rows), jax.tree.map(make, episode), none(), none())
 
 
 def places(replay: Replay, mask: Bool[Array, "time lanes"]) -> Int[Array, "time lanes"]:

@@ -7,28 +7,24 @@ Without a Model", 2021, arXiv:2101.05982 (many gradient steps, ``subset_size`` o
 "Dropout Q-Functions for Doubly Efficient Reinforcement Learning", 2021, arXiv:2110.02034 (layer norm in the critics).
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from jaxtyping import Array, Float
 
 from reward_design.agents import base, host, networks, off_policy, rollout
+from reward_design.agents.action_spaces import bounded_box
 from reward_design.agents.collector import HostPolicy
 from reward_design.agents.off_policy import Batch, Learner, Rule, TrainState
-from reward_design.agents.q_networks import Inputs, ReluMLP, bounded_box, numpy_relu_mlp
+from reward_design.agents.sac_networks import Networks, networks_for
+from reward_design.agents.settings import at_least, one_of
 from reward_design.core import Reward, Transition
 from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.host import HostEnv
-
-LOG_STD = (-20.0, 2.0)
-"""Bounds of the Gaussian's log standard deviation."""
 
 
 @base.config
@@ -80,10 +76,8 @@ class Config(off_policy.Settings):
         super().__post_init__()
         if not 1 <= self.subset_size <= self.num_critics:
             raise ValueError(f"subset_size must be in [1, num_critics = {self.num_critics}], got {self.subset_size}.")
-        if self.policy_delay < 1:
-            raise ValueError(f"policy_delay must be at least 1, got {self.policy_delay}.")
-        if self.actor_q not in ("min", "mean"):
-            raise ValueError(f"actor_q must be 'min' or 'mean', got {self.actor_q!r}.")
+        at_least(self, 1, "policy_delay")
+        one_of(self, "actor_q", ("min", "mean"))
         if isinstance(self.target_entropy, str) and self.target_entropy != "auto":
             raise ValueError(f"target_entropy must be 'auto' or a number, got {self.target_entropy!r}.")
         _ = self.num_gradient_steps
@@ -152,22 +146,10 @@ def act(
 def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> HostPolicy:
     """The policy of ``state`` for environments on the host; uniformly random before learning starts."""
     nets = _nets(config, env)
-    low, high, shape = nets.space.low, nets.space.high, nets.space.shape
     starting = int(state.num_updates) * config.steps_per_update < config.learning_starts
     if starting and not deterministic:
-        return lambda obs, rng: (rng.uniform(low, high, (len(_first(obs)), *shape)).astype(nets.space.dtype), ())
-    actor, moments = jax.tree.map(np.array, (state.params["actor"], state.moments))  # copies: buffers are reused
-    inputs, mlp = nets.inputs.in_numpy(moments), numpy_relu_mlp(actor)
-
-    def policy(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple[()]]:
-        noise = np.zeros((len(_first(obs)), nets.num_actions), np.float32)
-        if not deterministic:
-            rng.standard_normal(dtype=np.float32, out=noise)
-        mean, log_std = np.split(mlp(inputs(obs)), 2, axis=-1)
-        action = np.tanh(mean + np.exp(np.clip(log_std, *LOG_STD)) * noise)
-        return (low + 0.5 * (action.reshape(-1, *shape) + 1) * (high - low)).astype(nets.space.dtype), ()
-
-    return policy
+        return nets.uniform_policy()
+    return nets.host_policy(state.params["actor"], state.moments, deterministic=deterministic)
 
 
 def train(
@@ -175,21 +157,9 @@ def train(
 ) -> base.TrainResult:
     """Train SAC in one jit; vmap it over keys or float settings.
 
-    Args:
-        config: settings.
-        env: functional environment with bounded Box actions, or such a task.
-        reward: a reward of kind POINTWISE or CAUSAL; computed when transitions are sampled.
-        key: random key.
-        reward_params: parameters of the reward, if not its own initial ones (for sweeps and learned rewards).
-
-    Returns:
-        The final state and metrics ``[num_updates]``, see :class:`reward_design.agents.base.TrainResult`; here also
-        ``critic_loss``, ``actor_loss``, ``temperature`` and ``entropy``, NaN before learning starts.
-
-    Raises:
-        TypeError: if the actions are not a bounded Box, or the reward needs whole episodes.
-        ValueError: if the reward discounts with another gamma, or the replay does not fit into memory.
-        NonFiniteRewardError: naming reward, term and step.
+    Arguments, result and errors are those of :func:`reward_design.agents.base.train`. Actions are a bounded
+    Box. The reward is of kind POINTWISE or CAUSAL; it is computed when transitions are sampled. Metrics also have
+    ``critic_loss``, ``actor_loss``, ``temperature`` and ``entropy``, NaN before learning starts.
 
     Example:
         >>> import jax, reward_design as rd
@@ -214,21 +184,8 @@ def train_host(
 ) -> base.TrainResult:
     """Train SAC on a gymnasium vector environment: the same gradient steps as on the device, between short rollouts.
 
-    Args:
-        config: settings; ``num_envs`` is taken from the environment.
-        vector_env: any gymnasium vector environment, ``task.vector(num_envs)`` for one.
-        reward: a reward of kind POINTWISE or CAUSAL; computed when transitions are sampled.
-        key: random key; also seeds the environments.
-        reward_params: parameters of the reward, if not its own initial ones.
-        overlap: step the environments with the policy of one iteration ago while the gradient steps run elsewhere.
-
-    Returns:
-        The final state and metrics ``[num_updates]``, as from :func:`train`.
-
-    Raises:
-        TypeError: if the actions are not a bounded Box, or the reward needs whole episodes.
-        ValueError: if the reward discounts with another gamma, or the replay does not fit into memory.
-        NonFiniteRewardError: naming reward, term and step.
+    Arguments, result and errors are those of :func:`reward_design.agents.host.train_host`. For actions, rewards
+    and metrics see :func:`train`.
 
     Example:
         >>> import gymnasium, jax, reward_design as rd
@@ -246,74 +203,8 @@ def train_host(
 OPTIMISER = optax.scale_by_adam()
 
 
-def squashed_sample(
-    mean: Float[Array, "*batch dims"], log_std: Float[Array, "*batch dims"], noise: Float[Array, "*batch dims"]
-) -> tuple[Float[Array, "*batch dims"], Float[Array, "*batch"]]:
-    """Action a = tanh(u) with u = μ + σ ε, and log π(a) = Σ log N(u; μ, σ) - Σ log(1 - tanh²u).
-
-    The last term is computed as 2 (log 2 - u - softplus(-2u)), which does not lose small values.
-
-    Args:
-        mean: μ.
-        log_std: log σ.
-        noise: ε, standard normal; 0 gives the mode of u.
-
-    Returns:
-        Action in (-1, 1) and its log-density there.
-    """
-    u = mean + jnp.exp(log_std) * noise
-    log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * np.float32(np.log(2 * np.pi))
-    log_slope = 2 * (np.float32(np.log(2)) - u - jax.nn.softplus(-2 * u))
-    return jnp.tanh(u), jnp.sum(log_normal - log_slope, axis=-1)
-
-
-@dataclass(frozen=True, eq=False)
-class Networks:
-    """The networks of one configuration, and how actions are scaled."""
-
-    inputs: Inputs
-    actor: ReluMLP
-    critic: ReluMLP
-    space: spaces.Box
-
-    @property
-    def num_actions(self) -> int:
-        """Action dimensions."""
-        return int(np.prod(self.space.shape))
-
-    def sample(self, params: Any, x: Array, noise: Array) -> tuple[Array, Array]:
-        """Scaled action in [-1, 1] and its log-density."""
-        mean, log_std = jnp.split(jnp.asarray(self.actor.apply(params, x)), 2, axis=-1)
-        return squashed_sample(mean, jnp.clip(log_std, *LOG_STD), noise)
-
-    def q(self, params: Any, x: Array, action: Array) -> Float[Array, "critics samples"]:
-        """Values of all critics in ``params``."""
-        both = jnp.concatenate([x, action], axis=-1)
-        return jnp.asarray(jax.vmap(lambda p: self.critic.apply(p, both))(params))[..., 0]
-
-    def to_env(self, action: Array) -> Array:
-        """From [-1, 1] to the space."""
-        action = action.reshape(*action.shape[:-1], *self.space.shape)
-        low, high = (jnp.broadcast_to(jnp.asarray(b), action.shape) for b in (self.space.low, self.space.high))
-        return (low + 0.5 * (action + 1) * (high - low)).astype(self.space.dtype)
-
-    def from_env(self, action: Array) -> Array:
-        """From the space to [-1, 1], flat."""
-        low, high = (jnp.broadcast_to(jnp.asarray(b), action.shape) for b in (self.space.low, self.space.high))
-        return (2 * (action - low) / (high - low) - 1).astype(jnp.float32).reshape(action.shape[0], -1)
-
-
 def _nets(config: Config, env: FunctionalEnv | HostEnv) -> Networks:
-    return _cached_nets(env, config.hidden, config.normalise_obs, config.layer_norm)
-
-
-@lru_cache(maxsize=64)
-def _cached_nets(
-    env: FunctionalEnv | HostEnv, hidden: tuple[int, ...], normalise_obs: bool, layer_norm: bool
-) -> Networks:
-    space = bounded_box(env.action_space, "sac")
-    actor = ReluMLP(hidden, 2 * int(np.prod(space.shape)))
-    return Networks(Inputs(env, normalise_obs), actor, ReluMLP(hidden, 1, layer_norm), space)
+    return networks_for(env, config.hidden, config.normalise_obs, config.layer_norm)
 
 
 def _noise(config: Config, env: FunctionalEnv | HostEnv, key: Any) -> dict[str, Array]:
@@ -412,12 +303,13 @@ def _target_entropy(config: Config, nets: Networks) -> float:
     return -float(nets.num_actions) if config.target_entropy == "auto" else float(config.target_entropy)
 
 
-def _first(obs: Any) -> Any:
-    return jax.tree.leaves(obs)[0]
+def check(env: FunctionalEnv | HostEnv) -> None:
+    """Refuse an environment with other actions than a bounded Box; see :class:`reward_design.agents.base.Agent`."""
+    bounded_box(env.action_space, "sac")
 
 
 RULE = Rule("sac", act, _noise, _bootstrap, _fit)
 AGENT = base.Agent(
     "sac", "soft actor-critic; bounded continuous actions, automatic temperature, off-policy", Config,
-    init, update, act, improve, host_policy,
+    init, update, act, improve, host_policy, check=check,
 )  # fmt: skip

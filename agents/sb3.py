@@ -16,9 +16,11 @@ from gymnasium import spaces
 from reward_design._names import suggestion
 from reward_design._optional import require
 from reward_design.agents import base, sb3_settings, sb3_spaces
-from reward_design.core import Reward
+from reward_design.core import NonFiniteRewardError, Reward
 from reward_design.describe import require_online
 from reward_design.envs.base import Task
+from reward_design.envs.host import HostEnv
+from reward_design.envs.observations import observed_amiss
 
 
 class Library(typing.NamedTuple):
@@ -182,7 +184,13 @@ def train(
             model = agent.make(config, venv, seed)
             venv.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2)
             total = config.num_updates * config.steps_per_update
-            model.learn(total, callback=sb3_parts.Watch(log, total, on_update), log_interval=None)
+            try:
+                model.learn(total, callback=sb3_parts.Watch(log, total, on_update), log_interval=None)
+            except (KeyError, ValueError, AssertionError) as error:
+                problem = observed_amiss(task.env) if isinstance(task.env, HostEnv) else None
+                if problem is None or isinstance(error, NonFiniteRewardError):
+                    raise
+                raise ValueError(problem) from error
     rows = log.rows[: config.num_updates]
     return base.TrainResult(model, {name: np.array([row[name] for row in rows]) for name in rows[-1]})
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
+from reward_design.agents.action_spaces import BOUNDS
 from reward_design.envs.base import Task
 
 SMALLEST_IMAGE = 36
@@ -47,13 +48,14 @@ def check_actions(name: str, task: Task) -> None:
     prefix = name.partition("/")[0]
     if not isinstance(space, known):
         fitting = {spaces.Discrete: ("ppo", "dqn"), spaces.Box: ("ppo", "sac")}.get(type(space), ("ppo",))
-        hint = " or ".join(f"{prefix}/{other}" for other in fitting) if isinstance(space, simple) else "another task"
+        hint = " or ".join(f"{prefix}/{other}" for other in fitting)
+        hint = f"use {hint}" if isinstance(space, simple) else "make one of them in a gymnasium.ActionWrapper"
         wanted = " or ".join(kind.__name__ for kind in known)
-        raise ValueError(f"agent {name!r} needs {wanted} actions, task {task.name!r} has {space}; use {hint}.")
+        raise ValueError(f"agent {name!r} needs {wanted} actions, task {task.name!r} has {space}; {hint}.")
     if isinstance(space, spaces.Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ValueError(
-            f"agent {name!r} needs bounded actions, task {task.name!r} has {space}; give the environment bounds, with "
-            "gymnasium.wrappers.RescaleAction for example."
+            f"agent {name!r} needs bounded actions, task {task.name!r} has {space}; bound them with "
+            f"{BOUNDS.format(shape=space.shape)}."
         )
     if isinstance(space, spaces.Discrete) and space.start != 0:
         raise ValueError(f"agent {name!r} needs actions counted from 0, task {task.name!r} has {space}; shift them.")

@@ -53,7 +53,7 @@ def train_seeds(
         NonFiniteRewardError: naming reward, term, step and seed.
     """
     env = base.functional(env)
-    base.check_reward_fits(config, reward)
+    base.check_fits(agent, config, env, reward)
     num_seeds = len(keys)
     devices = (devices or jax.local_devices())[:num_seeds]
     padded = np.arange(math.ceil(num_seeds / len(devices)) * len(devices)) % num_seeds

@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from reward_design.agents import networks
 
+TORSOS = ("mlp", "conv")
+"""Values of the setting ``torso``."""
 PIXEL_SIDE = 36
 """Smallest side of an image of pixels; smaller grids of bytes hold codes."""
 TEXT_LENGTH = 64
@@ -101,7 +103,7 @@ def prepare(space: spaces.Space, obs: Any) -> dict[str, Array]:
 
 def _at(obs: Any, path: str) -> Array:
     for key in path.split("/")[1:]:
-        obs = obs[key]
+        obs = networks.entry(obs, key)
     return jnp.asarray(obs)
 
 

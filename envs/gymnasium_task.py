@@ -4,15 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
+import jax
 import jax.numpy as jnp
 from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike
 
 from reward_design._names import suggestion
+from reward_design._optional import unloadable
 from reward_design.combinators import environment_reward
 from reward_design.core import Reward, Transition
+from reward_design.describe import missing_entry
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.host import HostEnv, numeric_zeros
+from reward_design.envs.mujoco_gl import guard
 from reward_design.envs.process_vector import ProcessVectorEnv
 
 Info = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
@@ -49,6 +53,8 @@ class GymnasiumEnv(HostEnv):
         self._kwargs, self._limit, self._vectorisation = dict(kwargs), horizon, vectorisation
         self._achieved = success
         with _clear_errors(env_id):
+            if "mujoco" in str(getattr(gymnasium.registry.get(env_id), "entry_point", "")):
+                guard()
             probe = self.make()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
         for part in (self.observation_space, self.action_space):
@@ -120,7 +126,8 @@ def task_from_gymnasium(
         A :class:`Task`, stepped on the host.
 
     Raises:
-        ValueError: for an unknown id, with the nearest one, or a gamma outside [0, 1].
+        ValueError: for an unknown id, with the nearest one, a gamma outside [0, 1], or a function that reads an entry
+            of the observation or info that there is not.
         TypeError: if observations or actions are not numbers.
 
     Example:
@@ -141,6 +148,7 @@ def task_from_gymnasium(
         success=success or _never,
         vectorisation=vectorisation,
     )
+    _check_reads(env, {"success": success, **{name: factor.fn for name, factor in (factors or {}).items()}}, potential)
     own = environment_reward()
     return Task(
         name=env.name,
@@ -153,6 +161,21 @@ def task_from_gymnasium(
         potential=potential or _missing_potential(env.name),
         auxiliary=dict(auxiliary or {}),
     )
+
+
+def _check_reads(env: GymnasiumEnv, functions: Mapping[str, Any], potential: Callable[[Any], Any] | None) -> None:
+    """Refuse functions that read what no transition has, by calling them on shapes."""
+    example = env.example()
+    calls = {name: (fn, example) for name, fn in functions.items() if fn is not None}
+    if potential is not None:
+        calls["potential"] = potential, example.obs
+    for name, (fn, argument) in calls.items():
+        try:
+            jax.eval_shape(fn, argument)
+        except (KeyError, TypeError) as error:
+            clearer = missing_entry(f"{name!r} of task {env.name!r}", error, example)
+            if clearer is not error:  # others may be about NumPy, which is fine on the host
+                raise clearer from None
 
 
 def _never(transition: Transition) -> Any:
@@ -188,5 +211,8 @@ class _clear_errors:  # noqa: N801  (a context manager, used as a function)
         if isinstance(error, gymnasium.error.UnregisteredEnv):
             hint = suggestion(self.env_id, gymnasium.registry)
             raise ValueError(f"gymnasium knows no environment {self.env_id!r}{hint}") from error
+        failed_import = isinstance(error, (ImportError, OSError, gymnasium.error.DependencyNotInstalled))
+        if failed_import and (needs := unloadable(error, self.env_id)):
+            raise ImportError(f"environments {self.env_id!r} need {needs}") from error
         if isinstance(error, gymnasium.error.DependencyNotInstalled):
             raise ImportError(f"environment {self.env_id!r} needs more than gymnasium: {error}") from error

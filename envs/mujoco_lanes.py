@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from reward_design._optional import require
 from reward_design.envs.mujoco_fault import LOST
+from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_maths import MODELS, control_weight
 
 WORTH_A_THREAD = 56
@@ -65,7 +65,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
-        self._mujoco: Any = require("mujoco", "mujoco", "MuJoCo environments")
+        self._mujoco: Any = import_mujoco("mujoco", "MuJoCo environments")
         self._arguments = {
             "name": name, "num_envs": num_envs, "horizon": horizon, "seed": seed, "host_env": host_env,
             "num_threads": num_threads, "payer": payer, "ctrl_cost_weight": ctrl_cost_weight,

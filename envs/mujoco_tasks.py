@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from reward_design._names import suggestion
-from reward_design._optional import require
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.control import check_settings, no_reward, weighted
 from reward_design.envs.host import HostEnv
 from reward_design.envs.mujoco_fault import SimulatorFault
+from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_lanes import MujocoVectorEnv
 from reward_design.envs.mujoco_maths import MODELS, control_weight
 from reward_design.envs.mujoco_texts import FACTS, Facts
@@ -44,7 +44,7 @@ class MujocoTask(HostEnv):
         gamma: float,
         ctrl_cost_weight: float | None = None,
     ) -> None:
-        require("mujoco", "mujoco", "MuJoCo environments")
+        import_mujoco("mujoco", "MuJoCo environments")
         self.base, self.variant, self.distance, self.gamma = base, variant, distance, gamma
         self.ctrl_cost_weight = ctrl_cost_weight
         self._keywords = control_weight(base, ctrl_cost_weight)[1]

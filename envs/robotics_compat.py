@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from reward_design._optional import require
+from reward_design.envs.mujoco_gl import guard
 
 FIRST_BROKEN = (3, 12)
 """Version of MuJoCo from which gymnasium-robotics needs help."""
@@ -50,6 +51,7 @@ def register_robotics() -> None:
     Raises:
         ImportError: without the extra ``robotics``.
     """
+    guard()
     with contextlib.redirect_stderr(io.StringIO()):  # a notice about other environments
         package = require("gymnasium_robotics", "robotics", "robotics environments")
     gymnasium.register_envs(package)

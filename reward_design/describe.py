@@ -100,12 +100,12 @@ def require_online(reward: Reward, where: str = "a step-by-step wrapper") -> Non
 
 
 def missing_entry(
-    reward: Reward, error: Exception, example: Transition, *, info_keys: Sequence[str] | None = None
+    reward: Reward | str, error: Exception, example: Transition, *, info_keys: Sequence[str] | None = None
 ) -> Exception:
     """The error for a reward that reads something by a name that its transitions do not have.
 
     Args:
-        reward: the reward.
+        reward: the reward, or what else reads a transition: ``"the potential of 'my task'"``.
         error: what calling it raised.
         example: a transition as the reward got it.
         info_keys: of the wrapper, which the user can extend; None where the environment alone says what info has.
@@ -121,16 +121,17 @@ def missing_entry(
         reward 'environment' reads 'goal', which is no key of the observation (it has cell, position).
     """
     info = example.info if info_keys is None else info_keys
+    who = reward if isinstance(reward, str) else f"reward {reward.name!r}"
     if isinstance(error, TypeError) and "string indexing" in str(error):
         shape = getattr(example.obs, "shape", ("",))[1:]
         read = str(error).rpartition("=")[2]
         return ValueError(
-            f"reward {reward.name!r} reads {read} by its name from an array, but the observation is one array of shape "
+            f"{who} reads {read} by its name from an array, but the observation is one array of shape "
             f"{shape} without keys; index it by position."
         )
     if not isinstance(error, KeyError) or not error.args or error.args[0] in info:
         return error
-    reads, keys = f"reward {reward.name!r} reads {error.args[0]!r}, which is", []
+    reads, keys = f"{who} reads {error.args[0]!r}, which is", []
     if isinstance(example.obs, Mapping):
         keys.append(f"no key of the observation (it has {', '.join(map(str, example.obs))})")
     if info_keys is not None:

@@ -13,6 +13,8 @@ import jaxtyping
 import numpy as np
 import pytest
 from adapter_envs import LIMIT, Walk, lane_actions, record
+from gymnasium import wrappers
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import reward_design as rd
 
@@ -24,7 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 
 from reward_design.adapters.functional import recorded, score  # noqa: E402
 from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper  # noqa: E402
-from reward_design.adapters.sb3 import VecRewardWrapper  # noqa: E402
+from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper  # noqa: E402
 
 LANES, STEPS, SEED, GAMMA = 3, 20, 5, 0.9
 
@@ -243,6 +245,36 @@ def test_bad_input():
     venv.reset()
     with pytest.raises(ValueError, match="info_keys names 'wind', but the info of this step has only"):
         venv.step(np.ones((LANES, 2), np.float32))
+
+
+def normalised(layout="box"):
+    return wrappers.NormalizeReward(Walk(layout, reuse=False))
+
+
+def test_normalise_reward_below_is_refused_wherever_it_is():
+    same = AutoresetMode.SAME_STEP
+    below = [
+        DummyVecEnv([lambda: Monitor(normalised())]),
+        SubprocVecEnv([normalised], start_method="spawn"),
+        GymnasiumVecEnv(SyncVectorEnv([normalised], autoreset_mode=same)),
+        GymnasiumVecEnv(wrappers.vector.NormalizeReward(SyncVectorEnv([Walk], autoreset_mode=same))),
+    ]
+    for venv in below:
+        with pytest.raises(ValueError, match="NormalizeReward must lie outside VecRewardWrapper: below it normalises"):
+            VecRewardWrapper(VecFrameStack(venv, 2), rd.environment_reward())
+        venv.close()
+    plain = GymnasiumVecEnv(SyncVectorEnv([functools.partial(Walk, reuse=False)], autoreset_mode=same))
+    assert VecRewardWrapper(plain, rd.environment_reward()).reset().shape == (1, 2)
+
+
+def test_wrappers_that_give_wrong_last_observations_are_refused():
+    same = SyncVectorEnv([Walk], autoreset_mode=AutoresetMode.SAME_STEP)
+    SyncVectorEnv([Walk], autoreset_mode=AutoresetMode.DISABLED)  # gymnasium's own check reads what this one writes
+    scaled = wrappers.vector.TransformObservation(same, np.negative)
+    with pytest.raises(ValueError, match=r"TransformObservation must lie outside GymnasiumVecEnv in .* SAME_STEP"):
+        GymnasiumVecEnv(scaled)
+    with pytest.raises(ValueError, match="DictInfoToList must lie outside GymnasiumVecEnv, which reads infos"):
+        GymnasiumVecEnv(wrappers.vector.DictInfoToList(same))
 
 
 def test_wrong_kind_of_environment(untyped):

@@ -12,6 +12,7 @@ from gymnasium import spaces
 import reward_design as rd
 from reward_design.agents import evaluate, networks, off_policy, sac
 from reward_design.agents.host import evaluate_host
+from reward_design.agents.sac_networks import squashed_sample
 from reward_design.envs import task
 from tests.agent_envs import Target
 
@@ -58,14 +59,14 @@ def dense(x, params, num_hidden, xp=np):
 def test_the_density_of_squashed_actions_is_that_of_a_change_of_variables():
     rng = np.random.default_rng(0)
     mean, log_std, drawn = rng.normal(size=(3, 50, DIMS))
-    action, log_prob = sac.squashed_sample(*(jnp.float32(x) for x in (mean, log_std, drawn)))
+    action, log_prob = squashed_sample(*(jnp.float32(x) for x in (mean, log_std, drawn)))
     u, step = mean + np.exp(log_std) * drawn, 1e-6
     cumulative = lambda a: scipy.stats.norm.cdf(np.arctanh(a), mean, np.exp(log_std))  # noqa: E731
     np.testing.assert_allclose(action, np.tanh(u), rtol=1e-5)
     inside, at = np.abs(np.tanh(u)).max(axis=1) < 0.999, np.clip(np.tanh(u), -0.9995, 0.9995)
     density = (cumulative(at + step) - cumulative(at - step)) / (2 * step)
     np.testing.assert_allclose(log_prob[inside], np.log(density).sum(axis=1)[inside], rtol=1e-3, atol=1e-3)
-    far, finite = sac.squashed_sample(jnp.full((1, 1), 40.0), jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    far, finite = squashed_sample(jnp.full((1, 1), 40.0), jnp.zeros((1, 1)), jnp.zeros((1, 1)))
     assert np.isfinite(finite).all()
     assert far == 1
 

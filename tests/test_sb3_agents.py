@@ -274,8 +274,16 @@ gymnasium.register("Strange-v0", entry_point=Strange, disable_env_checker=True)
     [
         ("sb3/dqn", VECTOR, r"needs Discrete actions, task 'gymnasium/Strange-v0' has Box.*; use sb3/ppo or sb3/sac"),
         ("sbx/sac", spaces.Discrete(3), r"needs Box actions, .* has Discrete\(3\); use sbx/ppo or sbx/dqn"),
-        ("sb3/ppo", spaces.Dict(a=VECTOR), r"needs Box or Discrete or .* has Dict\(.*; use another task"),
-        ("sb3/sac", spaces.Box(-np.inf, np.inf, (2,)), "needs bounded actions, .* give the environment bounds"),
+        (
+            "sb3/ppo",
+            spaces.Dict(a=VECTOR),
+            r"needs Box or Discrete or .* has Dict\(.*; make one of them in a gymnasium.ActionWrapper",
+        ),
+        (
+            "sb3/sac",
+            spaces.Box(-np.inf, np.inf, (2,)),
+            "needs bounded actions, .* bound them with gymnasium.wrappers.TransformAction",
+        ),
         ("sb3/ppo", spaces.Discrete(3, start=1), "needs actions counted from 0"),
     ],
 )

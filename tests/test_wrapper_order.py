@@ -6,16 +6,18 @@ import functools
 import warnings
 
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapter_envs import Walk, lane_actions
 from gymnasium import wrappers
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import reward_design as rd
 from reward_design.adapters import _order
 from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
+from reward_design.agents import ppo
 from reward_design.envs import task
 from reward_design.experiments import compare
 
@@ -159,6 +161,24 @@ def test_dict_info_to_list_below_is_refused():
         VectorRewardWrapper(wrappers.vector.DictInfoToList(walks(NEXT_STEP)), double())
 
 
+def normalised():
+    return wrappers.NormalizeReward(gymnasium.make("Pendulum-v1"))
+
+
+def test_normalise_reward_is_found_in_other_processes():
+    for make, fits in ((normalised, False), (functools.partial(gymnasium.make, "Pendulum-v1"), True)):
+        envs = AsyncVectorEnv([make], context="spawn", autoreset_mode=SAME_STEP)
+        try:
+            if fits:
+                VectorRewardWrapper(envs, double()).reset()
+                continue
+            with pytest.raises(ValueError, match="NormalizeReward must lie outside VectorRewardWrapper: below it"):
+                VectorRewardWrapper(envs, double())
+            assert envs.reset()[0].shape == (1, 3)
+        finally:
+            envs.close()
+
+
 def test_observation_wrappers_that_leave_final_obs_alone_are_refused():
     """gymnasium's own check reads a mode that all vector environments of a class share, so it can be got past."""
     envs = walks(SAME_STEP)
@@ -216,6 +236,65 @@ def test_stacked_wrappers_keep_the_innermost_reward_at_every_step(outer, mode):
         if mode is AutoresetMode.DISABLED and ended.any():
             envs.reset(options={"reset_mask": ended})
     assert ends > 4
+
+
+# --- agents on the host ---------------------------------------------------------------------------------------------
+
+HALF = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+CONFIG = ppo.Config(total_timesteps=64, num_envs=LANES, num_steps=16, num_minibatches=1, hidden=(4,))
+
+
+def trained(envs, config=CONFIG):
+    return ppo.train_host(config, envs, rd.environment_reward(), jax.random.key(0))
+
+
+def cartpoles(wrap=lambda env: env, mode=SAME_STEP):
+    return SyncVectorEnv([lambda: wrap(gymnasium.make("CartPole-v1"))] * LANES, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda: VectorRewardWrapper(cartpoles(), double()),
+        lambda: wrappers.vector.TransformReward(VectorRewardWrapper(cartpoles(), double()), np.sign),
+        lambda: cartpoles(lambda env: RewardWrapper(env, double())),
+        lambda: wrappers.vector.NormalizeReward(cartpoles()),
+        lambda: cartpoles(wrappers.NormalizeReward),
+    ],
+    ids=["vector", "below another", "lanes", "normalised", "normalised lanes"],
+)
+def test_agents_on_the_host_refuse_rewards_that_would_count_as_the_true_return(wrapped):
+    with pytest.raises(ValueError, match=r"train_host needs environments that pay their own reward, got \w*Reward"):
+        trained(wrapped())
+
+
+def test_agents_on_the_host_train_with_what_leaves_the_reward_alone():
+    single = trained(cartpoles(lambda env: wrappers.TransformObservation(wrappers.ClipReward(env, -1, 1), tenth, None)))
+    scaled = trained(tenfold(cartpoles(mode=NEXT_STEP)))
+    for result in (single, scaled):
+        assert (result.metrics["true_return"] > 5).all()
+        np.testing.assert_array_equal(result.metrics["true_return"], result.metrics["length"])
+
+
+def tenth(obs):
+    return obs / 10
+
+
+def test_agents_on_the_host_refuse_observations_and_infos_that_they_would_misread():
+    with pytest.raises(ValueError, match="DictInfoToList cannot be used with train_host, which reads infos as a dict"):
+        trained(wrappers.vector.DictInfoToList(cartpoles()))
+    envs = walks(SAME_STEP)
+    walks(NEXT_STEP)  # writes its mode into the metadata of envs too
+    with pytest.raises(ValueError, match=r"TransformObservation cannot be used with train_host in .* SAME_STEP"):
+        trained(tenfold(envs))
+    pendulums = task("gymnasium/Pendulum-v1").vector(LANES)
+    halved = wrappers.vector.TransformAction(
+        pendulums, lambda action: 2 * action, gymnasium.vector.utils.batch_space(HALF, LANES), HALF
+    )
+    text = r"needs the actions of 'gymnasium/Pendulum-v1', Box\(-2.0, 2.0, .* makes Box\(-1.0, 1.0, .* task_from_gymn"
+    with pytest.raises(ValueError, match=text):
+        trained(halved)
+    assert np.isfinite(trained(pendulums).metrics["policy_loss"]).all()
 
 
 # --- rewards that read what is not there ----------------------------------------------------------------------------

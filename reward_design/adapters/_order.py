@@ -1,44 +1,42 @@
 """Wrappers in an order that would silently give wrong numbers, refused at construction."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium
 from gymnasium import wrappers
-from gymnasium.vector import VectorEnv, VectorObservationWrapper, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorObservationWrapper, VectorWrapper
+
+from reward_design.adapters._bridge import RewardAttributes
 
 _SHORTEST = 10
 """Cut episodes of fewer steps are no sign of a time limit."""
 
 
-def check_single(env: gymnasium.Env) -> None:
-    """Refuse what may not lie below a ``RewardWrapper``.
+def check_single(env: gymnasium.Env, wrapper: str = "RewardWrapper") -> None:
+    """Refuse what may not lie below ``wrapper``.
 
     Raises:
         ValueError: naming the wrapper and where it belongs.
     """
     for layer in _layers(env, gymnasium.Wrapper):
         if isinstance(layer, wrappers.NormalizeReward):
-            raise _normalises(layer, "RewardWrapper")
+            raise normalises(wrapper)
 
 
-def check_vector(envs: VectorEnv, autoreset: str) -> None:
-    """Refuse what may not lie below a ``VectorRewardWrapper``.
+def check_vector(envs: VectorEnv, autoreset: str, rule: str = "must lie outside VectorRewardWrapper") -> None:
+    """Refuse wrappers whose observations and infos would be taken for others.
 
     Raises:
         ValueError: naming the wrapper and where it belongs.
     """
     for layer in _layers(envs, VectorWrapper):
-        if isinstance(layer, wrappers.vector.NormalizeReward):
-            raise _normalises(layer, "VectorRewardWrapper")
         if isinstance(layer, wrappers.vector.DictInfoToList):
-            raise ValueError(
-                "DictInfoToList must lie outside VectorRewardWrapper, which reads infos as a dictionary; got it inside."
-            )
+            raise ValueError(f"DictInfoToList {rule}, which reads infos as a dictionary; got it inside.")
         if isinstance(layer, VectorObservationWrapper) and autoreset == "same_step":
             raise ValueError(
-                f"{type(layer).__name__} must lie outside VectorRewardWrapper in autoreset mode SAME_STEP: it does not "
+                f"{type(layer).__name__} {rule} in autoreset mode SAME_STEP: it does not "
                 "transform info['final_obs'], so the reward would see two kinds of observations; or wrap each "
                 "environment in the single version of it."
             )
@@ -48,13 +46,54 @@ def check_vector(envs: VectorEnv, autoreset: str) -> None:
                 "out the first step of every further episode); wrap each environment in "
                 "gymnasium.wrappers.RecordEpisodeStatistics instead, or use the mode NEXT_STEP."
             )
-    check_lanes(envs)
 
 
-def check_lanes(envs: Any) -> None:
-    """:func:`check_single` for the environments of a vector environment, where they live in this process."""
-    for env in getattr(envs.unwrapped, "envs", ())[:1]:
-        check_single(env)
+def check_rewards(envs: VectorEnv, wrapper: str = "VectorRewardWrapper") -> None:
+    """Refuse rewards that are not the environments' own, in this process or in those of gymnasium's AsyncVectorEnv.
+
+    Raises:
+        ValueError: naming the wrapper and where it belongs.
+    """
+    if any(isinstance(layer, wrappers.vector.NormalizeReward) for layer in _layers(envs, VectorWrapper)):
+        raise normalises(wrapper)
+    for env in _lanes(envs):
+        check_single(env, wrapper)
+    below = envs.unwrapped
+    if isinstance(below, AsyncVectorEnv) and any(below.call("has_wrapper_attr", "return_rms")):
+        raise normalises(wrapper)  # the statistics that NormalizeReward, and nothing else of gymnasium, has
+
+
+def check_trained(envs: VectorEnv, autoreset: str) -> None:
+    """Refuse what agents on the host would misread, or judge by another reward than the task's own.
+
+    Raises:
+        ValueError: naming the wrapper and what to do.
+    """
+    check_vector(envs, autoreset, "cannot be used with train_host")
+    singles = [layer for env in _lanes(envs) for layer in _layers(env, gymnasium.Wrapper)]
+    for layer in (*_layers(envs, VectorWrapper), *singles):
+        name = type(layer).__name__
+        if isinstance(layer, RewardAttributes):
+            raise ValueError(
+                f"train_host needs environments that pay their own reward, got {name} around them, whose reward would "
+                "be counted as the true return; hand over the environments without it, and its reward as an argument."
+            )
+        if isinstance(layer, (wrappers.NormalizeReward, wrappers.vector.NormalizeReward)):
+            raise ValueError(
+                f"train_host needs environments that pay their own reward, got {name} around them, so that the true "
+                "return would be normalised; leave it out, and use chain(..., normalise_by_return(gamma=...)) or the "
+                "agent's own normalisation."
+            )
+    known: Any = getattr(envs.unwrapped, "host_env", None)
+    if known is None or not isinstance(envs, VectorWrapper):
+        return
+    for kind in ("observation", "action"):
+        expected, got = getattr(known, f"{kind}_space"), getattr(envs, f"single_{kind}_space")
+        if expected != got:
+            raise ValueError(
+                f"train_host needs the {kind}s of {known.name!r}, {expected}, got a wrapper around them that makes "
+                f"{got}; wrap each environment instead, and make a task of it with task_from_gymnasium."
+            )
 
 
 def refuse_relabelling(*_: Any, **__: Any) -> Any:
@@ -99,9 +138,15 @@ def _layers(env: Any, kind: type) -> Iterator[Any]:
         env = env.env  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _normalises(layer: Any, wrapper: str) -> ValueError:
+def _lanes(envs: Any) -> Sequence[Any]:
+    """The first of the environments of a vector environment, where they live in this process."""
+    return getattr(envs.unwrapped, "envs", ())[:1]
+
+
+def normalises(wrapper: str) -> ValueError:
+    """The error for a ``NormalizeReward`` below ``wrapper``."""
     return ValueError(
-        f"{type(layer).__name__} must lie outside {wrapper}: below it normalises a reward that nobody is paid, and "
+        f"NormalizeReward must lie outside {wrapper}: below it normalises a reward that nobody is paid, and "
         "info['env_reward'] is not the environment's own; put it outside, or end the reward in "
         "chain(..., normalise_by_return(gamma=...))."
     )

@@ -156,6 +156,7 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
             raise TypeError(f"VectorRewardWrapper expects a gymnasium VectorEnv, got {_kind(envs)}; use RewardWrapper.")
         mode = autoreset_mode(envs)
         _order.check_vector(envs, mode)
+        _order.check_rewards(envs)
         super().__init__(envs)
         self._bridge = Bridge(
             envs.single_observation_space,

@@ -81,7 +81,7 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
                 "a wrapper of reward_design.adapters.gymnasium."
             )
         self._normalisers = _normalisers(venv)
-        _order.check_lanes(venv)
+        _check_lanes(venv)
         super().__init__(venv)
         self._bridge = Bridge(
             venv.observation_space,
@@ -157,7 +157,8 @@ class GymnasiumVecEnv(VecEnv):
         envs: a vector environment in mode ``SAME_STEP`` or ``DISABLED``.
 
     Raises:
-        ValueError: in mode ``NEXT_STEP``, which has steps that are no experience.
+        ValueError: in mode ``NEXT_STEP``, which has steps that are no experience, or around a wrapper that would give
+            wrong last observations or infos.
 
     Example:
         >>> from reward_design.adapters.sb3 import GymnasiumVecEnv
@@ -175,6 +176,7 @@ class GymnasiumVecEnv(VecEnv):
                 "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP."
             )
         self.envs_below, self._actions = envs, None
+        _order.check_vector(envs, self.mode.name.lower(), "must lie outside GymnasiumVecEnv")
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> Any:
@@ -264,6 +266,15 @@ def _normalisers(venv: Any) -> list[Any]:
             "VecNormalize and never by the reward; put it outside, or give it norm_reward=False."
         )
     return found
+
+
+def _check_lanes(venv: VecEnv) -> None:
+    """Refuse environments below whose rewards are normalised, in whichever process they are."""
+    below = venv.unwrapped
+    if isinstance(below, GymnasiumVecEnv):
+        _order.check_rewards(below.envs_below, "VecRewardWrapper")
+    elif any(venv.env_is_wrapped(gymnasium.wrappers.NormalizeReward)):
+        raise _order.normalises("VecRewardWrapper")
 
 
 def _layers(venv: Any) -> Iterator[Any]:

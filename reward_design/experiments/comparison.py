@@ -171,7 +171,8 @@ def _plans(task: envs.Task, labels: Mapping[str, Any], learner: Any, config: Any
         reward = designs.resolve(design, task)
         if isinstance(learner, sb3.SB3Agent):
             learner.check(config, task, reward)
-        base.check_reward_fits(config, reward)
+        else:
+            base.check_fits(learner, config, task.env, reward)
         plans.append(Plan(task, label, reward, config, fingerprint(task.env, reward)))
     return plans
 

@@ -73,7 +73,8 @@ def train(
     built = designs.resolve(reward, task)
     if isinstance(learner, sb3.SB3Agent):
         learner.check(settings, task, built)
-    base.check_reward_fits(settings, built)
+    else:
+        base.check_fits(learner, settings, task.env, built)
     label = next(iter(designs.labelled([reward])))
     identity = {
         "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": agent, "seed": seed,
