@@ -38,7 +38,7 @@ class Model:
 
     fields: tuple[str, ...]
     observe: Callable[[Arrays], np.ndarray]
-    score: Callable[[Arrays, Arrays, np.ndarray, Any, float], Scored]
+    score: Callable[[Arrays, Arrays, np.ndarray, Any, float, float], Scored]
     info: tuple[str, ...]
     contacts: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

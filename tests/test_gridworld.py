@@ -1,6 +1,5 @@
 """GridWorld of BARFI's study against a plain loop, and the figures known of it."""
 
-import collections
 import functools
 
 import jax
@@ -9,9 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import reward_design as rd
+from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
+from reward_design.bilevel import alignment_reward
 from reward_design.core import Transition
 from reward_design.envs import control_pictures, rendering, task
-from reward_design.envs.gridworld import GridWorld, gridworld
+from reward_design.envs.gridworld import GridWorld, gridworld, inside
 
 UP, RIGHT, DOWN, LEFT = range(4)
 STEPS = 1000
@@ -161,47 +163,49 @@ def test_frequencies_of_the_action_taken(slip, expected):
 # --- known figures ----------------------------------------------------------------------------------------------------
 
 
-def lattice():
-    """Places that undisturbed play reaches, steps to each, and rows (place, action, next place, arrived, paid)."""
-    places, steps, table = {(0.125, 0.125): 0}, {0: 0}, []
-    queue = collections.deque(places)
-    while queue:
-        x, y = queue.popleft()
-        for action in range(4):
-            new_x, new_y, _, arrived, pay, _ = move(x, y, action)
-            there = (round(new_x, 6), round(new_y, 6))
-            if there not in places:
-                places[there] = len(places)
-                steps[places[there]] = steps[places[x, y]] + 1
-                if not arrived:
-                    queue.append(there)
-            table.append((places[x, y], action, places[there], arrived, pay["misaligned"]))
-    return places, steps, table
-
-
 @functools.cache
-def best_loitering():
-    """Largest sum of the misaligned reward in 50 undisturbed steps, and actions that earn it (dynamic programming)."""
-    places, _, table = lattice()
-    value, plan = np.zeros(len(places)), []
+def lattice():
+    """The loop from every place 0.125 + 0.045 k: index of the next place, arrivals and payments ``[place, action]``."""
+    places = [(0.125 + 0.045 * i, 0.125 + 0.045 * j) for i in range(-2, 20) for j in range(-2, 20)]
+    after, ends = np.zeros((len(places), 4), int), np.zeros((len(places), 4), bool)
+    pays = {name: np.zeros((len(places), 4)) for name in ("primary", *AUXILIARY)}
+    for place, at in enumerate(places):
+        for action in range(4):
+            x, y, reward, ends[place, action], extra, _ = move(*at, action)
+            i, j = (round((value - 0.125) / 0.045) + 2 for value in (x, y))
+            after[place, action] = 22 * i + j
+            for name, value in {"primary": reward, **extra}.items():
+                pays[name][place, action] = value
+    return after, ends, pays
+
+
+def best(*names, slip=0.0):
+    """Largest expected sum of rewards in 50 steps (dynamic programming), and the actions that earn it undisturbed."""
+    after, ends, pays = lattice()
+    reward = sum(pays[name] for name in names)
+    value, choices = np.zeros(len(after)), []
     for _ in range(50):
-        new, choice = np.full(len(places), 0.0), {}
-        for place, action, there, arrived, pay in table:
-            worth = pay + (0.0 if arrived else value[there])
-            if worth > new[place] or place not in choice:
-                new[place], choice[place] = worth, (action, there)
-        value = new
-        plan.append(choice)
-    at, actions = 0, []
-    for choice in reversed(plan):
-        action, at = choice[at]
-        actions.append(action)
-    return value[0], actions
+        worth = reward + np.where(ends, 0.0, value[after])
+        worth = (1 - slip) * worth + slip * worth.mean(1, keepdims=True)
+        value = worth.max(1)
+        choices.append(worth.argmax(1))
+    place, actions = 22 * 2 + 2, []
+    start = value[place]
+    for choice in reversed(choices):
+        actions.append(int(choice[place]))
+        if ends[place, actions[-1]]:
+            break
+        place = after[place, actions[-1]]
+    return start, actions
 
 
 def test_the_shortest_way_has_eight_steps():
-    _, steps, table = lattice()
-    assert min(steps[there] for _, _, there, arrived, _ in table if arrived) == 8
+    value, actions = best("primary")
+    assert len(actions) == 8
+    assert value == pytest.approx(99.2)
+    assert best("primary", slip=0.1)[0] == pytest.approx(99.12, abs=0.01)
+    played = run(CALM.env, actions)
+    assert played.terminated[:, 0].tolist() == [False] * 7 + [True]
     rows = run(CALM.env, [RIGHT] * 4 + [UP] * 4)
     np.testing.assert_array_equal(rows.terminated[:, 0], [False] * 7 + [True])
     assert rows.reward.sum() == pytest.approx(99.2, abs=1e-4)
@@ -210,9 +214,10 @@ def test_the_shortest_way_has_eight_steps():
 
 
 def test_loitering_is_worth_far_more_than_the_goal():
-    most, actions = best_loitering()
+    most, actions = best("misaligned")
     rows = run(CALM.env, actions)
     assert most == 7900
+    assert 6800 < best("misaligned", slip=0.1)[0] < 7000
     assert paid(CALM, "misaligned", rows).sum() == pytest.approx(most)
     assert rows.reward.sum() == pytest.approx(-5.0, abs=1e-4)
     assert rows.truncated[-1]
@@ -235,11 +240,64 @@ def test_no_misaligned_reward_on_the_step_that_arrives():
 
 def test_aligned_prefers_the_shortest_way():
     way = run(CALM.env, [RIGHT] * 4 + [UP] * 4)
-    loiter = run(CALM.env, best_loitering()[1])
+    loiter = run(CALM.env, best("misaligned")[1])
     for name in ("aligned", "aligned_x"):
         worth = [(rows.reward[:, 0] + paid(CALM, name, rows)).sum() for rows in (way, loiter)]
         assert worth[0] > 60
         assert worth[1] < -10
+
+
+@pytest.mark.parametrize(
+    ("name", "arrives"), [("aligned", True), ("aligned_x", True), ("none", True), ("misaligned", False)]
+)
+def test_what_is_best_for_the_sum_with_the_primary_reward(name, arrives):
+    assert (len(best("primary", name)[1]) < 50) == arrives
+
+
+def test_leaning_on_a_wall_is_free_of_the_aligned_reward():
+    rows = run(CALM.env, [LEFT] * 5)
+    values = paid(CALM, "aligned", rows)
+    assert values[0] < -1
+    assert not values[1:].any()
+    assert not rows.info["moved"][1:].any()
+    np.testing.assert_allclose(rows.next_obs[1:, 0], np.tile([0.035, 0.125], (4, 1)), atol=1e-6)
+
+
+# --- through wrappers, masks and a blend ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["aligned", "misaligned"])
+def test_gymnasium_wrappers_pay_the_same(name):
+    """The sub-steps reach the reward through ``info``."""
+    actions = best("misaligned")[1]
+    expected = paid(CALM, name, run(CALM.env, actions))
+    env = RewardWrapper(CALM.make(), CALM.auxiliary[name], info_keys=["substeps", "moved"])
+    env.reset(seed=0)
+    np.testing.assert_allclose([env.step(a)[1] for a in actions], expected, rtol=1e-5, atol=1e-5)
+    envs = VectorRewardWrapper(CALM.vector(2, seed=0), CALM.auxiliary[name], info_keys=["substeps", "moved"])
+    envs.reset()
+    got = [envs.step(np.array([a, UP]))[1][0] for a in actions]  # the last step resets both lanes
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected).sum() > 10
+
+
+def test_masked_rows_pay_nothing():
+    rows = run(CALM.env, [RIGHT, UP, UP, RIGHT])
+    hidden = rows._replace(mask=np.array([[True], [False], [True], [False]]))
+    for name in ("aligned", "aligned_x"):
+        values = paid(CALM, name, hidden)
+        assert not values[[1, 3]].any()
+        np.testing.assert_allclose(values[[0, 2]], paid(CALM, name, rows)[[0, 2]])
+        assert paid(CALM, name, rows)[[1, 3]].all()
+
+
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_the_blend_of_barfi_takes_every_condition(name):
+    rows = run(CALM.env, [RIGHT, RIGHT, UP, UP])
+    blend = alignment_reward(rd.environment_reward(), CALM.auxiliary[name])
+    params, state = blend.init(jax.random.key(0), CALM.example)
+    output = blend.unroll(params, state, rows)[0]
+    np.testing.assert_allclose(output.reward[:, 0], rows.reward[:, 0] + paid(CALM, name, rows), atol=1e-5)
 
 
 # --- settings, picture ------------------------------------------------------------------------------------------------
@@ -266,6 +324,11 @@ def test_goal_border_start_and_potential():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         gridworld(**settings)
+
+
+def test_borders_belong_to_a_box():
+    corners = jnp.array([[0.75, 0.99], [0.74, 0.8], [0.8, 0.995]])
+    assert inside(corners, (0.75, 0.99)).tolist() == [True, False, False]
 
 
 def test_settings_reach_the_description():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import gymnasium
 import jax
@@ -337,11 +338,12 @@ def test_the_primary_reward_of_the_study_is_the_velocity():
 
 @pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.control])
 def test_any_weight_gives_what_gymnasium_gives(name):
-    keyword, default = MODELS[name].control
+    keyword, default = MODELS[name].control or ("", 0.0)
     weight = 3 * default
     ours, usual = (MujocoVectorEnv(name, 1, ctrl_cost_weight=w) for w in (weight, None))
     ours = pickle.loads(pickle.dumps(ours))
-    reference = gymnasium.make(f"{name}-v5", **{keyword: weight})
+    settings: dict[str, Any] = {keyword: weight}
+    reference = gymnasium.make(f"{name}-v5", **settings)
     single = task(f"mujoco/{name}", ctrl_cost_weight=weight).make()
     for each in (ours, usual, reference, single):
         each.reset(seed=1)
