@@ -233,7 +233,7 @@ MODELS: dict[str, Model] = {
 """The environments by name."""
 
 
-def control_weight(name: str, weight: float | None) -> tuple[float, dict[str, float]]:
+def control_weight(name: str, weight: float | None) -> tuple[float, dict[str, Any]]:
     """The weight of the control cost of an environment, and the keyword arguments that give it to gymnasium.
 
     Args:

@@ -1,5 +1,7 @@
 """Auxiliary rewards of BARFI's study on mountain_car and cartpole, against plain loops over recorded steps."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,10 +40,10 @@ def paid(problem, name, rows):
     return np.asarray(jax.jit(reward.unroll)(params, state, rows)[0].reward)
 
 
-def per_step(rows, pay):
+def per_step(rows: Any, pay: Any) -> np.ndarray:
     """``pay(previous obs or None, obs, action, next obs)`` of every step; 0 where the episode terminates."""
-    out = np.zeros(rows.reward.shape)
-    for lane in range(out.shape[1]):
+    out = np.zeros_like(rows.reward, np.float64)
+    for lane in range(LANES):
         previous = None
         for t in range(len(out)):
             ended = rows.terminated[t, lane] or rows.truncated[t, lane]
