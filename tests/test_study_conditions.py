@@ -96,7 +96,7 @@ def test_the_car_of_the_study_moves_and_pays_as_written(policy):
         _, state = known.functional().reset(jax.random.key(3))
         state = state._replace(inner=jnp.asarray(state.inner, jnp.float64))
         step = jax.jit(lambda state, action: known.functional().step(jax.random.key(0), state, action))
-        x, v, rewards = float(state.inner[0]), 0.0, {"bang_bang": [], "velocity": [], "none": []}
+        x, v, names = float(state.inner[0]), 0.0, ("bang_bang", "velocity", "none")
         rows, expected = [], []
         for _ in range(300):
             action, obs = act(v), state.inner
@@ -113,7 +113,8 @@ def test_the_car_of_the_study_moves_and_pays_as_written(policy):
             if arrived:
                 break
         batch = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves])[:, None], *rows)
-        for name in rewards:
+        rewards = {}
+        for name in names:
             reward = known.auxiliary[name]
             params, start = reward.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], batch))
             rewards[name] = np.asarray(reward.unroll(params, start, batch)[0].reward)[:, 0]
