@@ -203,7 +203,7 @@ def test_terms_sum_to_the_reward_and_weights_are_params(name):
     task = TASKS[name]
     rows = random_rows(name)
     for reward in all_rewards(task):
-        params, state = reward.init(jax.random.key(0), task.example)
+        params, state = reward.init(jax.random.key(0), jax.tree.map(lambda x: x[0], rows))
         unroll = jax.jit(reward.unroll)
         output, _ = unroll(params, state, rows)
         np.testing.assert_allclose(sum(output.terms.values()), output.reward, atol=1e-5)

@@ -1,6 +1,7 @@
 """Hypergradients against the closed form of a soft-optimal tabular problem and dense NumPy."""
 
 from functools import cache, partial
+from typing import Any
 
 import bilevel_oracle as oracle
 import jax
@@ -13,7 +14,7 @@ from reward_design.bilevel import METHODS, hypergradient
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-MANY = {"neumann": {"num_terms": 600}, "unrolled": {"num_steps": 600}}
+MANY: dict[str, Any] = {"neumann": {"num_terms": 600}, "unrolled": {"num_steps": 600}}
 SERIES = tuple(MANY)
 CONVERGENT = tuple(m for m in METHODS if m != "identity")
 
@@ -108,7 +109,7 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def assert_reported(result, wrong, answer=None, atol=1e-6):
+def assert_reported(result, wrong, answer: Any = None, atol=1e-6):
     assert result.diagnostics.diverged == wrong
     if wrong:
         assert np.isnan(result.gradient).all()
