@@ -28,6 +28,7 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "cartpole": {"total_timesteps": 150_000},
         "acrobot": {"total_timesteps": 300_000},
         "pendulum": {"total_timesteps": 200_000, "normalise_reward": True},
+        "gridworld": {"total_timesteps": 60_000},
         "point_maze": {"total_timesteps": 400_000},
         "minihack/Room-5x5": {"total_timesteps": 50_000, **ROOMS},
         "minihack/KeyRoom-S5": {"total_timesteps": 150_000, **ROOMS},
@@ -43,6 +44,7 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "mountain_car": {"total_timesteps": 150_000, **SMALL_DQN},
         "cartpole": {"total_timesteps": 80_000, **SMALL_DQN, "n_step": 3, "target_period": 100, "huber_delta": 100.0},
         "acrobot": {"total_timesteps": 100_000, **SMALL_DQN},
+        "gridworld": {"total_timesteps": 40_000, **SMALL_DQN},
     },
     "sac": {
         "pendulum": {"total_timesteps": 16_000, **SMALL_SAC},
