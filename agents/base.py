@@ -7,7 +7,7 @@ once for all of them: :func:`train` runs the loop in one jit, :func:`reward_desi
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -211,11 +211,16 @@ def check_fits(agent: Agent, config: Any, env: FunctionalEnv | HostEnv, reward: 
     if agent.check is not None:
         agent.check(env)
     check_reward_fits(config, reward)
-    example = reward_example(env)
+    _check_readable(env, reward)
+
+
+@lru_cache(maxsize=256)
+def _check_readable(env: FunctionalEnv | HostEnv, reward: Reward) -> None:
+    """Refuse a reward that reads what the environment does not give; traced once, however often an agent trains."""
     try:
         term_names(env, reward)
     except (KeyError, TypeError) as error:
-        clearer = missing_entry(reward, error, example)
+        clearer = missing_entry(reward, error, reward_example(env))
         raise clearer from (None if clearer is error else error)
 
 
