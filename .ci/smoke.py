@@ -19,6 +19,7 @@ OPTIONAL = [
     "minihack",
     "nle",
     "minigrid",
+    "imageio",
 ]
 OPTIONAL += ["openai", "ray", "optuna"]
 

@@ -64,10 +64,10 @@ def chain(*rewards: Reward) -> Reward:
         def run(params: Params, state: State, transition: Transition) -> tuple[Output, State]:
             terms, states = {}, {}
             for number, (name, link) in enumerate(links.items()):
-                output, states[name] = getattr(link, which)(params[name], _part(state, name), transition)
+                output, states[name] = getattr(link, which)(params[name], part_state(state, name), transition)
                 terms = _merged_terms(terms, output.terms) if number else dict(output.terms)
                 transition = transition._replace(reward=output.reward)
-            return Output(transition.reward, terms), _joined(states)
+            return Output(transition.reward, terms), joined(states)
 
         return run
 
@@ -109,12 +109,14 @@ def weighted_sum(*, weights: Mapping[str, float | int] | None = None, **rewards:
         def run(params: Params, state: State, transition: Transition) -> tuple[Output, State]:
             terms, states, total = {}, {}, 0.0
             for name, part in rewards.items():
-                output, states[name] = getattr(part, which)(params["rewards"][name], _part(state, name), transition)
+                output, states[name] = getattr(part, which)(
+                    params["rewards"][name], part_state(state, name), transition
+                )
                 weight = params["weights"][name]
                 total = total + weight * output.reward
                 for term, value in output.terms.items():
                     terms[name if len(output.terms) == 1 else f"{name}/{term}"] = weight * value
-            return Output(total, terms), _joined(states)
+            return Output(total, terms), joined(states)
 
         return run
 
@@ -218,16 +220,18 @@ def _init_each(rewards: Mapping[str, Reward]) -> Any:
     def init(key: Any, example: Transition) -> tuple[Params, State]:
         keys = jax.random.split(key, len(rewards))
         made = {name: part.init(k, example) for k, (name, part) in zip(keys, rewards.items(), strict=True)}
-        return {name: params for name, (params, _) in made.items()}, _joined({n: s for n, (_, s) in made.items()})
+        return {name: params for name, (params, _) in made.items()}, joined({n: s for n, (_, s) in made.items()})
 
     return init
 
 
-def _joined(states: Mapping[str, State]) -> State:
+def joined(states: Mapping[str, State]) -> State:
+    """One state of the states of named parts."""
     return State(*({name: state[i] for name, state in states.items()} for i in range(3)))
 
 
-def _part(state: State, name: str) -> State:
+def part_state(state: State, name: str) -> State:
+    """The state of one part in a :func:`joined` one."""
     return State(state.episode[name], state.running[name], state.fresh[name])
 
 

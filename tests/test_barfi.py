@@ -215,8 +215,8 @@ def test_same_update_drives_environments_of_the_host():
     [
         ({"gamma": 1.0}, r"gamma must be in \[0, 1\), got 1.0"),
         ({"num_terms": -1}, "num_terms must be at least 0, got -1"),
-        ({"outer": "implicitt"}, "outer must be one of"),
-        ({"method": "lu"}, "method must be one of"),
+        ({"outer": "implicitt"}, "outer must be .*did you mean 'implicit'"),
+        ({"method": "lu"}, "method must be 'identity', .*, got 'lu'"),
         ({"total_timesteps": 10}, "total_timesteps must be at least"),
     ],
 )

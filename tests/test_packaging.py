@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,19 +32,7 @@ LOCKED_EXTRAS = (
     "minigrid",
     "video",
 )
-OPTIONAL = (
-    "torch",
-    "stable_baselines3",
-    "sbx",
-    "gymnax",
-    "xminigrid",
-    "mujoco",
-    "gymnasium_robotics",
-    "minihack",
-    "nle",
-    "minigrid",
-    "imageio",
-)
+OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
 LAYERS = ("core", "envs", "agents", "bilevel", "distance", "experiments", "cli")
 
 

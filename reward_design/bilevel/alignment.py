@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from reward_design.combinators import composed
+from reward_design.combinators import composed, joined, part_state
 from reward_design.core import ApplyFn, Kind, Output, Params, Reward, State, Transition, blank_masked
 from reward_design.describe import missing_entry
 
@@ -59,8 +59,8 @@ def alignment_reward(
         >>> from reward_design.envs import task
         >>> cartpole = task("cartpole")
         >>> blend = alignment_reward(rd.environment_reward(), cartpole.auxiliary["misaligned"])
-        >>> [float(x) for x in blend.init(None, cartpole.example)[0]["phi"]]
-        [0.0, 1.0, 1.0]
+        >>> tuple(float(x) for x in blend.init(None, cartpole.example)[0]["phi"])
+        (0.0, 1.0, 1.0)
 
     Source: D. Gupta, Y. Chandak, S. Jordan, P. Thomas, B. C. da Silva, "Behavior Alignment via Reward Function
     Optimization", 2023, arXiv 2310.19007. Their released heads start at small random weights; these at the naive sum.
@@ -96,7 +96,7 @@ def alignment_reward(
             "discount": jnp.asarray(logit(discount), dtype),
             "rewards": {name: part_params for name, (part_params, _) in made.items()},
         }
-        return params, State(*({name: state[i] for name, (_, state) in made.items()} for i in range(3)))
+        return params, joined({name: state for name, (_, state) in made.items()})
 
     def weights(params: Params, transition: Transition) -> Any:
         if not local:
@@ -113,15 +113,14 @@ def alignment_reward(
             phi1, phi2, phi3 = weights(params, blank_masked(transition))
             outputs, states = {}, {}
             for name, part in parts.items():
-                own = State(state.episode[name], state.running[name], state.fresh[name])
+                own = part_state(state, name)
                 outputs[name], states[name] = getattr(part, which)(params["rewards"][name], own, transition)
             terms = {
                 "bonus": jnp.where(transition.mask, phi1, 0.0),
                 "primary": phi2 * outputs["primary"].reward,
                 "auxiliary": phi3 * outputs["auxiliary"].reward,
             }
-            joined = State(*({name: s[i] for name, s in states.items()} for i in range(3)))
-            return Output(terms["bonus"] + terms["primary"] + terms["auxiliary"], terms), joined
+            return Output(terms["bonus"] + terms["primary"] + terms["auxiliary"], terms), joined(states)
 
         return run
 

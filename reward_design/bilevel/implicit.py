@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Bool, Float, PyTree
 
 from reward_design._names import suggestion
@@ -144,11 +145,13 @@ def hypergradient(
         a_rho = step_size * rho
     else:
         a_rho = jnp.asarray(jnp.nan, flat.dtype)
+    nan = jnp.asarray(jnp.nan, flat.dtype)
+    residual, cosine = nan, nan
+    v, direct = jax.grad(outer_flat, argnums=(0, 1))(flat, phi)
+    through = lambda p: jax.tree.map(jnp.add, direct, mixed_product(inner_flat, flat, phi, p))  # noqa: E731
     if method == "unrolled":
         gradient, diverged = _unrolled(inner_flat, outer_flat, flat, phi, step_size, num_steps)
-        residual = jnp.asarray(jnp.nan, flat.dtype)
     else:
-        v, direct = jax.grad(outer_flat, argnums=(0, 1))(flat, phi)
         if method == "identity":
             p, diverged = step_size * v, jnp.bool_(False)
         elif method == "neumann":
@@ -157,16 +160,12 @@ def hypergradient(
             p, diverged = _conjugate_gradients(damped, v, max_iterations or 10 * flat.size, tolerance)
         else:
             p, diverged = _pseudo_inverse(inner_flat, flat, phi, v, damping), jnp.bool_(False)
-        residual = jnp.linalg.norm(-damped(p) - v) / jnp.maximum(jnp.linalg.norm(v), 1e-30)
-        gradient = jax.tree.map(jnp.add, direct, mixed_product(inner_flat, flat, phi, p))
+        gradient = through(p)
+        residual = jnp.linalg.norm(damped(p) + v) / jnp.maximum(jnp.linalg.norm(v), 1e-30)
     if method in ("neumann", "unrolled"):
         diverged = diverged | (a_rho >= 2)
-    cosine = jnp.asarray(jnp.nan, flat.dtype)
     if compare_exact:
-        v, direct = jax.grad(outer_flat, argnums=(0, 1))(flat, phi)
-        p = _pseudo_inverse(inner_flat, flat, phi, v, damping)
-        dense = jax.tree.map(jnp.add, direct, mixed_product(inner_flat, flat, phi, p))
-        cosine = _cosine(gradient, dense)
+        cosine = _cosine(gradient, through(_pseudo_inverse(inner_flat, flat, phi, v, damping)))
     gradient = jax.tree.map(lambda g: jnp.where(diverged, jnp.nan, g), gradient)
     return Hypergradient(gradient, Diagnostics(jnp.asarray(a_rho), residual, cosine, diverged))
 
@@ -234,33 +233,24 @@ def _grew(before: Array, after: Array) -> Bool[Array, ""]:
 def _conjugate_gradients(
     product: Callable[[Array], Array], v: Array, max_iterations: int, tolerance: Any
 ) -> tuple[Array, Bool[Array, ""]]:
-    """(-M)^{-1} v; diverged where the residual stays large, as when a direction without curvature ends the search.
+    """(-M)^{-1} v; diverged where the residual stays large, or where M is not negative definite.
 
-    The search directions span the Krylov space of v, in which -M is positive definite just if all their curvatures are
-    positive.
+    Conjugate gradients do not notice a saddle, so the largest eigenvalue of M that has a share in v is looked for, by
+    power iteration on M + rho from v.
     """
     eps = jnp.finfo(v.dtype).eps
     tolerance = jnp.maximum(tolerance, 10 * eps)  # beyond it directions are noise, and null ones are long
-    target = tolerance**2 * jnp.vdot(v, v)
-
-    def unfinished(carry: Any) -> Array:
-        _, _, _, squared, stop, k = carry
-        return (squared > target) & ~stop & (k < max_iterations)
-
-    def body(carry: Any) -> Any:
-        p, residual, direction, squared, _, k = carry
-        image = -product(direction)
-        curvature = jnp.vdot(direction, image)
-        stop = ~(curvature > 0)
-        step = jnp.where(stop, 0.0, squared / jnp.where(stop, 1.0, curvature))
-        p, residual = p + step * direction, residual - step * image
-        new = jnp.vdot(residual, residual)
-        return p, residual, residual + new / squared * direction, new, stop, k + 1
-
-    start = (jnp.zeros_like(v), v, v, jnp.vdot(v, v), jnp.bool_(False), jnp.int32(0))
-    p = jax.lax.while_loop(unfinished, body, start)[0]
+    p, _ = cg(lambda x: -product(x), v, tol=tolerance, maxiter=max_iterations)
     residual = jnp.linalg.norm(product(p) + v) / jnp.maximum(jnp.linalg.norm(v), 1e-30)
-    return p, ~(residual <= jnp.maximum(10 * tolerance, jnp.sqrt(eps)))
+    rho = spectral_radius(product, v)
+    shifted = lambda _, x: _unit(product(x) + rho * x)  # noqa: E731
+    top = jax.lax.fori_loop(0, POWER_ITERATIONS, shifted, _unit(v))
+    saddle = jnp.vdot(top, product(top)) > 100 * v.size * eps * rho
+    return p, saddle | ~(residual <= jnp.maximum(10 * tolerance, jnp.sqrt(eps)))
+
+
+def _unit(x: Array) -> Array:
+    return x / jnp.maximum(jnp.linalg.norm(x), 1e-30)
 
 
 def _pseudo_inverse(inner: Objective, theta: Array, phi: PyTree, v: Array, damping: Any) -> Array:

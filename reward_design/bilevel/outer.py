@@ -6,7 +6,6 @@
 - ``imgl``: the sensitivity M = dtheta/dphi is carried along all inner steps, M <- M + eta (H M + A); dO/dphi = M^T v.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from jaxtyping import Array
 
 from reward_design.agents import base
 from reward_design.agents.actor_critic import ActorCritic
+from reward_design.agents.settings import at_least, one_of
 from reward_design.bilevel import implicit, segments
 from reward_design.bilevel.alignment import MAX_DISCOUNT, learned_discount, logit
 from reward_design.core import Reward, State
@@ -205,21 +205,11 @@ def _through_sensitivity(state: Any, outer: Any, chosen: Any) -> Any:
 
 def check(config: Any) -> None:
     """Refuse settings out of range, one sentence each."""
-    _among("outer", config.outer, OUTER)
-    _among("method", config.method, INVERSES)
-    for name, least in (
-        ("num_envs", 1), ("horizon", 1), ("replay", 0), ("batch_size", 1), ("inner_steps", 1), ("warm_start", 0),
-        ("outer_batch_size", 1), ("num_terms", 0),
-    ):  # fmt: skip
+    one_of(config, "outer", OUTER)
+    one_of(config, "method", INVERSES)
+    at_least(config, 1, "batch_size", "inner_steps", "outer_batch_size")
+    at_least(config, 0, "replay", "warm_start", "num_terms")
+    for name, high in (("gamma", 1.0), ("damping", float("inf"))):
         value = getattr(config, name)
-        if value < least:
-            raise ValueError(f"barfi: {name} must be at least {least}, got {value}.")
-    for name in ("gamma", "damping"):
-        value, high = getattr(config, name), 1.0 if name == "gamma" else float("inf")
         if isinstance(value, (int, float)) and not 0 <= value < high:
-            raise ValueError(f"barfi: {name} must be in [0, {high:g}), got {value}.")
-
-
-def _among(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"barfi: {name} must be one of {', '.join(known)}, got {value!r}.")
+            raise ValueError(f"{name} must be in [0, {high:g}), got {value}.")

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from reward_design.agents import base, networks, rollout
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.host_policy import actor_policy
+from reward_design.agents.settings import Run
 from reward_design.bilevel import outer, segments
 from reward_design.bilevel.alignment import is_alignment
 from reward_design.core import Reward, State, Transition
@@ -25,7 +26,7 @@ Env = FunctionalEnv | HostEnv
 
 
 @base.config
-class Config:
+class Config(Run):
     """Settings of BARFI. Float fields may be swept with ``jax.vmap``.
 
     Attributes:
@@ -58,6 +59,7 @@ class Config:
         max_grad_norm: global gradient clipping, at both levels.
     """
 
+    steps_field = "horizon"
     total_timesteps: int = 500_000
     num_envs: int = 4
     horizon: int = 500
@@ -86,21 +88,7 @@ class Config:
 
     def __post_init__(self) -> None:
         outer.check(self)
-        if self.num_updates < 1:
-            raise ValueError(
-                f"total_timesteps must be at least num_envs * horizon = {self.steps_per_update}, "
-                f"got {self.total_timesteps}."
-            )
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps per update, over all lanes."""
-        return self.num_envs * self.horizon
-
-    @property
-    def num_updates(self) -> int:
-        """Updates in the run."""
-        return self.total_timesteps // self.steps_per_update
+        self.check_length()
 
 
 class TrainState(NamedTuple):
