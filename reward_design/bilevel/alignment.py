@@ -59,7 +59,8 @@ def alignment_reward(
         >>> from reward_design.envs import task
         >>> cartpole = task("cartpole")
         >>> blend = alignment_reward(rd.environment_reward(), cartpole.auxiliary["misaligned"])
-        >>> tuple(float(x) for x in blend.init(None, cartpole.example)[0]["phi"])
+        >>> params, _ = blend.init(None, cartpole.example)
+        >>> tuple(map(float, params["phi"]))
         (0.0, 1.0, 1.0)
 
     Source: D. Gupta, Y. Chandak, S. Jordan, P. Thomas, B. C. da Silva, "Behavior Alignment via Reward Function
