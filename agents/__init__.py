@@ -18,6 +18,7 @@ AGENTS = {
     "sac": "reward_design.agents.sac",
     "reinforce": "reward_design.agents.reinforce",
     "q_learning": "reward_design.agents.q_learning",
+    "barfi": "reward_design.bilevel.training",
 }
 """Trainable agents of this package by name."""
 

@@ -38,8 +38,10 @@ class Compare:
     )
     """Names of designs (see `reward-design list`), or your own as module:attribute: a Reward, or a function that takes
     the task and returns one. Modules of the current folder are found."""
+    auxiliary: Annotated[str | None, arg(metavar="NAME")] = None
+    """Auxiliary reward of the tasks for the designs `barfi` and `naive`; short for `barfi/NAME` and `naive/NAME`."""
     agent: str = "ppo"
-    """Name of the agent that learns."""
+    """Name of the agent that learns; the design `barfi` brings its own."""
     seeds: int = 20
     """Runs per task and design, with the seeds 0, 1, 2, ..."""
     out: str = "results/compare"
@@ -63,9 +65,9 @@ class Compare:
         from reward_design.experiments import budgets, compare, terminal
 
         results = compare(
-            list(self.task), list(self.rewards), agent=self.agent, seeds=self.seeds, out=self.out,
-            total_timesteps=self.total_timesteps, config=budgets.assignments(self.set), overwrite=self.overwrite,
-            extend=self.extend, progress=not self.quiet, command=command,
+            list(self.task), list(self.rewards), auxiliary=self.auxiliary, agent=self.agent, seeds=self.seeds,
+            out=self.out, total_timesteps=self.total_timesteps, config=budgets.assignments(self.set),
+            overwrite=self.overwrite, extend=self.extend, progress=not self.quiet, command=command,
         )  # fmt: skip
         terminal.show(results)
         return 1 if results.failed else 0
@@ -89,8 +91,10 @@ class Train:
     """Name of a task (see `reward-design list`)."""
     reward: Annotated[str, arg(aliases=["--rewards"])] = "environment"
     """Name of a design, or your own as module:attribute."""
+    auxiliary: Annotated[str | None, arg(metavar="NAME")] = None
+    """Auxiliary reward of the task for the designs `barfi` and `naive`; short for `barfi/NAME` and `naive/NAME`."""
     agent: str = "ppo"
-    """Name of the agent that learns."""
+    """Name of the agent that learns; the design `barfi` brings its own."""
     seed: int = 0
     """Seed of the run."""
     out: str | None = None
@@ -113,8 +117,9 @@ class Train:
 
         config = budgets.assignments(self.set)
         single.train(
-            self.task, self.reward, agent=self.agent, seed=self.seed, out=self.out, overwrite=self.overwrite,
-            total_timesteps=self.total_timesteps, config=config, evaluations=self.evaluations, command=command,
+            self.task, self.reward, auxiliary=self.auxiliary, agent=self.agent, seed=self.seed, out=self.out,
+            overwrite=self.overwrite, total_timesteps=self.total_timesteps, config=config,
+            evaluations=self.evaluations, command=command,
         )  # fmt: skip
         return 0
 

@@ -11,7 +11,7 @@ import pytest
 from reward_design.core import Kind, Reward
 from reward_design.envs import task
 from reward_design.experiments.budgets import assignments, settings
-from reward_design.experiments.designs import DESIGNS, labelled, resolve
+from reward_design.experiments.designs import DESIGNS, labelled, resolve, with_auxiliary
 
 MODULE = """
 import jax.numpy as jnp
@@ -127,3 +127,33 @@ def test_settings_come_from_the_budget_the_task_and_what_was_asked_for():
         settings(ppo, task("chain"), config={"normalise_obs": "maybe"})
     with pytest.raises(ValueError, match="expects name=value, got 'lr'"):
         assignments(["lr"])
+
+
+# --- designs with an auxiliary reward, and with an agent of their own ------------------------------------------------
+
+
+def test_a_design_takes_the_auxiliary_behind_the_slash():
+    grid = task("gridworld")
+    for name, chosen in (("barfi/misaligned", "misaligned"), ("naive/misaligned", "misaligned"), ("naive", "aligned")):
+        reward = resolve(name, grid)
+        assert reward.children["auxiliary"] is grid.auxiliary[chosen]
+
+
+def test_an_unknown_auxiliary_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"has no auxiliary reward 'misalinged'; did you mean 'misaligned'\?"):
+        resolve("barfi/misalinged", task("gridworld"))
+
+
+def test_an_auxiliary_for_designs_that_take_none_is_refused():
+    with pytest.raises(ValueError, match="reward 'sparse' takes no auxiliary reward, got 'sparse/aligned'"):
+        resolve("sparse/aligned", task("chain"))
+    with pytest.raises(ValueError, match="none of the rewards takes an auxiliary, got auxiliary='aligned'; use naive/"):
+        with_auxiliary(["sparse", "dense"], "aligned")
+
+
+def test_the_auxiliary_goes_to_those_that_take_one_and_name_none():
+    assert with_auxiliary(["sparse", "barfi", "naive/aligned", "m:f"], "misaligned") == [
+        "sparse", "barfi/misaligned", "naive/aligned", "m:f",
+    ]  # fmt: skip
+    assert with_auxiliary({"mine": "barfi"}, "x") == {"mine": "barfi/x"}
+    assert with_auxiliary("barfi", None) == "barfi"

@@ -4,6 +4,7 @@ Source: D. Gupta, Y. Chandak, S. Jordan, P. Thomas, B. C. da Silva, "Behavior Al
 Optimization", 2023, arXiv 2310.19007.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -36,12 +37,13 @@ class Config(Run):
         hidden: widths of the tanh layers of the policy; ``()`` is linear in the features.
         normalise_obs: scale observations by their moments in the warm start, fixed from then on.
         replay: rollouts of one lane in the ring that the inner phase draws from (off-policy, without importance
-            weights, as published); 0 learns from the newest ones alone.
+            weights, as published); 0 learns from the newest ones alone, which is far steadier.
         batch_size: rollouts per inner step.
         inner_steps: inner steps per update.
         warm_start: updates with phi at its start before the first outer step.
         outer: ``"implicit"`` (BARFI), ``"lirpg"`` and ``"imgl"`` (see :mod:`reward_design.bilevel.outer`), or
-            ``"none"``: phi stays, and any reward is served; the baselines with matched data and updates.
+            ``"none"``: phi stays, and any reward is served; the baselines with matched data and updates. As an agent
+            (``agent("barfi")``, ``--agent barfi``) it takes ``"none"`` for any reward that is no alignment reward.
         outer_batch_size: rollouts for H and A, drawn from the ring without the newest ones.
         method: of the inverse: ``"identity"``, ``"neumann"``, ``"cg"`` or ``"exact"``.
         num_terms: K of the Neumann series.
@@ -65,10 +67,10 @@ class Config(Run):
     horizon: int = 500
     hidden: tuple[int, ...] = (32,)
     normalise_obs: bool = True
-    replay: int = 64
+    replay: int = 0
     batch_size: int = 4
     inner_steps: int = 15
-    warm_start: int = 10
+    warm_start: int = 3
     outer: Literal["implicit", "lirpg", "imgl", "none"] = "implicit"
     outer_batch_size: int = 16
     method: str = "neumann"
@@ -77,8 +79,8 @@ class Config(Run):
     learn_phi: tuple[bool, bool, bool] = (True, True, True)
     learn_discount: bool = False
     baseline: bool = True
-    learning_rate: float = 5e-3
-    reward_learning_rate: float = 2e-2
+    learning_rate: float = 1e-3
+    reward_learning_rate: float = 0.3
     discount_learning_rate: float = 5e-3
     reward_penalty: float = 0.0
     discount_penalty: float = 0.0
@@ -111,11 +113,7 @@ class TrainState(NamedTuple):
 
 def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any = None) -> TrainState:
     """State at the start of a run; see :class:`reward_design.agents.base.Agent`."""
-    if config.outer != "none" and not is_alignment(reward):
-        raise TypeError(
-            f"barfi learns the params of alignment_reward(primary, auxiliary), got the reward {reward.name!r}; wrap "
-            "it, or set outer='none' to train on it as it is."
-        )
+    config = _fitting(config, reward)
     if not isinstance(env, HostEnv) and config.horizon < env.horizon:
         raise ValueError(
             f"horizon must be at least the horizon of {env.name!r} = {env.horizon}, got {config.horizon}; barfi learns "
@@ -165,6 +163,7 @@ def improve(
     config: Config, env: Env, reward: Reward, state: TrainState, trajectory: Transition, extras: Any
 ) -> tuple[TrainState, dict[str, Array]]:
     """The part after the collection, for any environment."""
+    config = _fitting(config, reward)
     old = state
     key, outer_key, inner_key, action_key = jax.random.split(state.key, 4)
     network = _network(config, env)
@@ -235,6 +234,19 @@ def _example_segments(config: Config, env: Env) -> Any:
     return jax.eval_shape(one)
 
 
+def _fitting(config: Config, reward: Reward) -> Config:
+    """Without an outer level for a reward that has no phi: a baseline with matched data and updates."""
+    return config if is_alignment(reward) else dataclasses.replace(config, outer="none")
+
+
+def _check_learns(config: Config, reward: Reward) -> None:
+    if config.outer != "none" and not is_alignment(reward):
+        raise TypeError(
+            f"barfi learns the params of alignment_reward(primary, auxiliary), got the reward {reward.name!r}; wrap "
+            "it, or set outer='none' to train on it as it is."
+        )
+
+
 def _network(config: Config, env: Env) -> ActorCritic:
     return ActorCritic(env, config.hidden, config.normalise_obs)
 
@@ -250,7 +262,7 @@ def act(config: Config, env: Env, state: TrainState, obs: Any, key: Any, *, dete
     return _network(config, env).act(state.params, state.moments, obs, noise)[0]
 
 
-def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> Any:
+def host_policy(config: Config, env: Env, state: TrainState, *, deterministic: bool = False) -> Any:
     """The sampled policy on the host."""
     return actor_policy(_network(config, env), state.params, state.moments, deterministic=deterministic)
 
@@ -313,6 +325,7 @@ def barfi(
         >>> barfi(config, chain, reward, jax.random.key(0)).metrics["phi3"].shape
         (2,)
     """
+    _check_learns(config, reward)
     return base.train(AGENT, config, env, reward, key, reward_params=reward_params)
 
 
@@ -329,4 +342,5 @@ def train_host(config: Config, envs: Any, reward: Reward, key: Any, **settings: 
     """
     from reward_design.agents import host
 
+    _check_learns(config, reward)
     return host.train_host(AGENT, config, envs, reward, key, **settings)

@@ -46,6 +46,13 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "acrobot": {"total_timesteps": 100_000, **SMALL_DQN},
         "gridworld": {"total_timesteps": 40_000, **SMALL_DQN},
     },
+    "barfi": {
+        "chain": {"total_timesteps": 80_000},
+        "gridworld": {"total_timesteps": 60_000},
+        "four_rooms": {"total_timesteps": 160_000},
+        "mountain_car": {"total_timesteps": 480_000},
+        "cartpole": {"total_timesteps": 500_000},
+    },
     "sac": {
         "pendulum": {"total_timesteps": 16_000, **SMALL_SAC},
         "point_maze": {"total_timesteps": 40_000, **SMALL_SAC},
@@ -81,7 +88,7 @@ def settings(
         steps = {} if total_timesteps is None else {"total_timesteps": total_timesteps}
         return dataclasses.replace(config, **steps)
     known = {field.name: field.type for field in dataclasses.fields(agent.Config)}
-    values: dict[str, Any] = {"gamma": task.gamma, **_budget(agent.name, task.name)}
+    values: dict[str, Any] = {"gamma": task.gamma, "horizon": task.horizon, **_budget(agent.name, task.name)}
     values |= {name: _converted(agent.name, name, value, known) for name, value in (config or {}).items()}
     if total_timesteps is not None:
         values["total_timesteps"] = total_timesteps

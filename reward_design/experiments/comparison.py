@@ -29,6 +29,7 @@ NUM_POINTS = 200
 NUM_CHUNKS = 20
 """Progress reports per unit (about)."""
 _PER_SEED = ("true_return", "shaped_return", "success", "length")
+_LEARNED = ("phi1", "phi2", "phi3", "discount")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Plan:
     task: envs.Task
     label: str
     reward: Reward
+    learner: Any
     config: Any
     fingerprint: str
 
@@ -51,6 +53,7 @@ def compare(
     tasks: str | envs.Task | Sequence[str | envs.Task],
     rewards: str | Reward | Sequence[Any] | Mapping[str, Any] = ("sparse", "dense", "shaping", "misaligned"),
     *,
+    auxiliary: str | None = None,
     agent: str = "ppo",
     seeds: int | Sequence[int] = 20,
     out: str | os.PathLike[str] = "results/compare",
@@ -72,11 +75,14 @@ def compare(
         tasks: names, or tasks made with their own settings.
         rewards: names of designs, ``"module:attribute"``, rewards, functions ``task -> Reward``; or a mapping from
             labels to any of these.
-        agent: name in :func:`reward_design.agents.list_agents`, also of another library: ``"sb3/ppo"``.
+        auxiliary: name of the auxiliary reward for the designs that take one and do not name theirs: ``"barfi"`` and
+            ``"naive"`` become ``"barfi/<auxiliary>"`` and ``"naive/<auxiliary>"``.
+        agent: name in :func:`reward_design.agents.list_agents`, also of another library: ``"sb3/ppo"``. A design that
+            learns its reward, as ``"barfi"`` does, brings an agent of its own.
         seeds: a number n for seeds 0 to n - 1, or the seeds.
         out: folder of the records and of the report.
         total_timesteps: environment steps per run; by default what suits the task.
-        config: settings of the agent to override by name, or a complete ``Config``.
+        config: settings of the agent to override by name, or a complete ``Config``; not for agents that designs bring.
         overwrite: delete what ``out`` holds of another comparison.
         extend: add tasks and designs to the comparison that ``out`` holds.
         progress: show a progress bar.
@@ -98,24 +104,22 @@ def compare(
         (2,)
     """
     seeds = _seeds(seeds)
-    labels = designs.labelled(rewards)
+    labels = designs.labelled(designs.with_auxiliary(rewards, auxiliary))
     learner = find_agent(agent)
     known = _tasks(tasks)
     if extend:
         known, labels = _with_earlier(out, known, labels)
     plans = [
-        plan
+        _plan(task, label, design, learner, total_timesteps, config)
         for task in known.values()
-        for plan in _plans(
-            task, labels, learner, budgets.settings(learner, task, total_timesteps=total_timesteps, config=config)
-        )
+        for label, design in labels.items()
     ]
     identity = {
         "agent": agent,
         "seeds": list(seeds),
         "tasks": list(known),
         "rewards": list(labels),
-        "config": {plan.task.name: asdict(plan.config) for plan in plans},
+        "config": {_settings_of(plan, learner): asdict(plan.config) for plan in plans},
     }
     with Store(out, identity, overwrite=overwrite, extend=extend) as store:
         command = command or f"compare({list(known)}, {list(labels)}, agent={agent!r}, seeds={len(seeds)})"
@@ -125,7 +129,7 @@ def compare(
         _exact(store, plans)
         with Progress(todo, len(seeds), enabled=progress) as bar:
             for plan in todo:
-                store.append(_run(learner, plan, seeds, bar))
+                store.append(_run(plan, seeds, bar))
         results = Results(store.records)
     if not report:
         return results
@@ -165,16 +169,22 @@ def _with_earlier(
     )
 
 
-def _plans(task: envs.Task, labels: Mapping[str, Any], learner: Any, config: Any) -> list[Plan]:
-    plans = []
-    for label, design in labels.items():
-        reward = designs.resolve(design, task)
-        if isinstance(learner, sb3.SB3Agent):
-            learner.check(config, task, reward)
-        else:
-            base.check_fits(learner, config, task.env, reward)
-        plans.append(Plan(task, label, reward, config, fingerprint(task.env, reward)))
-    return plans
+def _plan(task: envs.Task, label: str, design: Any, learner: Any, total_timesteps: Any, config: Any) -> Plan:
+    """The unit of a task and a design, with the settings of the design's own agent if it brings one."""
+    own = find_agent(designs.agent_of(design, learner.name))
+    wanted = config if own is learner else None
+    settings = budgets.settings(own, task, total_timesteps=total_timesteps, config=wanted)
+    reward = designs.resolve(design, task)
+    if isinstance(own, sb3.SB3Agent):
+        own.check(settings, task, reward)
+    else:
+        base.check_fits(own, settings, task.env, reward)
+    return Plan(task, label, reward, own, settings, fingerprint(task.env, reward))
+
+
+def _settings_of(plan: Plan, learner: Any) -> str:
+    """The task, and the design where it brings its own agent."""
+    return plan.task.name if plan.learner is learner else f"{plan.task.name} with {plan.label}"
 
 
 def _unfinished(store: Store, plans: Sequence[Plan]) -> list[Plan]:
@@ -202,23 +212,23 @@ def _exact(store: Store, plans: Sequence[Plan]) -> None:
 # --- one unit -------------------------------------------------------------------------------------------------------
 
 
-def _run(learner: Any, plan: Plan, seeds: Sequence[int], bar: Progress) -> dict[str, Any]:
+def _run(plan: Plan, seeds: Sequence[int], bar: Progress) -> dict[str, Any]:
     """Train all seeds of one unit; an error becomes a record with its reason, an interrupt goes through."""
     record = {
         "kind": "unit",
         "task": plan.task.name,
         "reward": plan.label,
-        "agent": learner.name,
+        "agent": plan.learner.name,
         "seeds": list(seeds),
         "config": asdict(plan.config),
         "fingerprint": plan.fingerprint,
         **provenance(),
     }
-    if isinstance(learner, sb3.SB3Agent):
-        record["versions"] |= learner.versions()
+    if isinstance(plan.learner, sb3.SB3Agent):
+        record["versions"] |= plan.learner.versions()
     bar.begin(plan)
     try:
-        result, times = _train(learner, plan, seeds, bar)
+        result, times = _train(plan, seeds, bar)
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
         bar.end(plan, failed=reason)
@@ -227,7 +237,7 @@ def _run(learner: Any, plan: Plan, seeds: Sequence[int], bar: Progress) -> dict[
     return {**record, "status": "done", **times, **summary(result.metrics, plan.config.steps_per_update)}
 
 
-def _train(learner: Any, plan: Plan, seeds: Sequence[int], bar: Progress) -> tuple[base.TrainResult, dict[str, Any]]:
+def _train(plan: Plan, seeds: Sequence[int], bar: Progress) -> tuple[base.TrainResult, dict[str, Any]]:
     start, ticks = time.perf_counter(), [0.0]
 
     def on_chunk(updates: float | int, *_: Any) -> None:
@@ -235,6 +245,7 @@ def _train(learner: Any, plan: Plan, seeds: Sequence[int], bar: Progress) -> tup
         bar.advance(plan, int(updates * plan.config.steps_per_update))
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    learner = plan.learner
     args = (learner, plan.config, plan.task, plan.reward, keys)
     if isinstance(learner, sb3.SB3Agent):
         result = sb3.train_seeds(learner, plan.config, plan.task, plan.reward, seeds, on_update=on_chunk)
@@ -259,12 +270,13 @@ def summary(metrics: Mapping[str, Any], steps_per_update: int, *, tail: float = 
     ``final`` also has ``true_return_over_training``, the mean over all updates.
 
     Episode metrics of a group of updates are means over the episodes that ended in it; where none ended, the value
-    before. Other metrics (losses) are means over updates and seeds.
+    before. ``phi1`` to ``phi3`` and ``discount`` of behaviour alignment are kept per seed too. Other metrics (losses)
+    are means over updates and seeds.
     """
     num_updates = metrics["true_return"].shape[1]
     edges = np.unique(np.linspace(0, num_updates, min(num_updates, NUM_POINTS) + 1).round().astype(int))
     episodes = np.asarray(metrics["episodes"], float)
-    names = [k for k in metrics if k in _PER_SEED or k.startswith("term/")]
+    names = [k for k in metrics if k in (*_PER_SEED, *_LEARNED) or k.startswith("term/")]
     others = [k for k in metrics if k not in (*names, "episodes", "env_steps")]
     last = np.array([num_updates - max(1, int(num_updates * tail)), num_updates])
     final = {k: _grouped(metrics[k], episodes, last)[:, 0] for k in names}

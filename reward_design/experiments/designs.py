@@ -22,11 +22,15 @@ class Design:
 
     Attributes:
         description: one line.
-        build: ``task -> Reward``.
+        build: ``task -> Reward``; ``(task, auxiliary) -> Reward`` if it takes one.
+        takes_auxiliary: whether the name of one of the task's auxiliary rewards may follow, as in ``barfi/misaligned``.
+        agent: the agent that learns the reward as it goes; None: any agent trains on it.
     """
 
     description: str
-    build: Callable[[Task], Reward]
+    build: Callable[..., Reward]
+    takes_auxiliary: bool = False
+    agent: str | None = None
 
 
 def _shaping(task: Task) -> Reward:
@@ -41,15 +45,27 @@ def _counting(task: Task) -> Reward:
     return chain(task.sparse_reward, bonus)
 
 
-def _with_auxiliary(name: str) -> Callable[[Task], Reward]:
-    def build(task: Task) -> Reward:
-        if name not in task.auxiliary:
-            raise ValueError(
-                f"task {task.name!r} has no auxiliary reward {name!r}; it has {_listed(task.auxiliary) or 'none'}."
-            )
-        return weighted_sum(task=task.sparse_reward, auxiliary=task.auxiliary[name])
+def _auxiliary(task: Task, name: str) -> Reward:
+    if name not in task.auxiliary:
+        raise ValueError(
+            f"task {task.name!r} has no auxiliary reward {name!r}{suggestion(name, task.auxiliary)} "
+            f"It has: {_listed(task.auxiliary) or 'none'}."
+        )
+    return task.auxiliary[name]
 
-    return build
+
+def _with_auxiliary(name: str) -> Callable[[Task], Reward]:
+    return lambda task: weighted_sum(task=task.sparse_reward, auxiliary=_auxiliary(task, name))
+
+
+def _naive(task: Task, auxiliary: str) -> Reward:
+    return weighted_sum(task=environment_reward(), auxiliary=_auxiliary(task, auxiliary))
+
+
+def _barfi(task: Task, auxiliary: str) -> Reward:
+    from reward_design.bilevel import alignment_reward
+
+    return alignment_reward(environment_reward(), _auxiliary(task, auxiliary), discount=min(task.gamma, 0.99))
 
 
 DESIGNS: dict[str, Design] = {
@@ -64,15 +80,26 @@ DESIGNS: dict[str, Design] = {
     ),
     "count_bonus": Design("sparse plus a bonus for states seldom visited", _counting),
     "environment": Design("the environment's own reward, unchanged", lambda task: environment_reward()),
+    "naive": Design("the environment's reward plus an auxiliary one (naive/NAME, or --auxiliary NAME)", _naive, True),
+    "barfi": Design(
+        "learns how to blend the environment's reward with an auxiliary one (barfi/NAME, or --auxiliary NAME), "
+        "with an agent of its own",
+        _barfi,
+        True,
+        "barfi",
+    ),
 }
 """The designs that every task knows how to build."""
+DEFAULT_AUXILIARY = "aligned"
+"""The auxiliary reward of designs that take one and were given none."""
 
 
 def resolve(design: Any, task: Task) -> Reward:
     """The reward that a design gives on a task.
 
     Args:
-        design: a name in :data:`DESIGNS`; ``"module:attribute"`` (modules of the current directory included); a
+        design: a name in :data:`DESIGNS`, for some of them with an auxiliary reward of the task behind a slash
+            (``"barfi/misaligned"``); ``"module:attribute"`` (modules of the current directory included); a
             :class:`Reward`; or a function ``task -> Reward`` or ``() -> Reward``.
         task: the task.
 
@@ -90,28 +117,64 @@ def resolve(design: Any, task: Task) -> Reward:
     """
     if isinstance(design, str):
         if ":" not in design:
-            return known(design).build(task)
+            found, auxiliary = known(design), design.partition("/")[2]
+            return found.build(task, auxiliary or DEFAULT_AUXILIARY) if found.takes_auxiliary else found.build(task)
         return _built(_imported(design), task, design)
     return _built(design, task, getattr(design, "__name__", type(design).__name__))
 
 
 def known(name: str) -> Design:
-    """The design of this name.
+    """The design of this name, without what follows a slash.
 
     Raises:
-        ValueError: with the nearest name, if there is none.
+        ValueError: with the nearest name, if there is none, or for a slash behind one that takes no auxiliary reward.
 
     Example:
         >>> known("shapping")
         Traceback (most recent call last):
         ValueError: unknown reward 'shapping'; did you mean 'shaping'? ...
     """
-    if name not in DESIGNS:
+    first, slash, _ = name.partition("/")
+    if first not in DESIGNS:
         raise ValueError(
-            f"unknown reward {name!r}{suggestion(name, DESIGNS)} Known: {_listed(DESIGNS)}, "
+            f"unknown reward {name!r}{suggestion(first, DESIGNS)} Known: {_listed(DESIGNS)}, "
             "or your own as module:attribute."
         )
-    return DESIGNS[name]
+    if slash and not DESIGNS[first].takes_auxiliary:
+        raise ValueError(f"reward {first!r} takes no auxiliary reward, got {name!r}; those that do: {_takers()}.")
+    return DESIGNS[first]
+
+
+def with_auxiliary(rewards: Any, auxiliary: str | None) -> Any:
+    """Designs with ``auxiliary`` for those that take one and do not name theirs.
+
+    Raises:
+        ValueError: if none of them takes one.
+
+    Example:
+        >>> with_auxiliary(["sparse", "barfi"], "misaligned")
+        ['sparse', 'barfi/misaligned']
+    """
+    if auxiliary is None:
+        return rewards
+    if isinstance(rewards, Mapping):
+        return dict(zip(rewards, with_auxiliary(list(rewards.values()), auxiliary), strict=True))
+    many = list(rewards) if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
+    takers = [isinstance(d, str) and ":" not in d and known(d).takes_auxiliary for d in many]
+    if not any(takers):
+        raise ValueError(f"none of the rewards takes an auxiliary, got auxiliary={auxiliary!r}; use {_takers()}.")
+    return [f"{d}/{auxiliary}" if takes and "/" not in d else d for d, takes in zip(many, takers, strict=True)]
+
+
+def agent_of(design: Any, default: str) -> str:
+    """Name of the agent that trains on a design: its own, or ``default``.
+
+    Example:
+        >>> agent_of("barfi/misaligned", "ppo"), agent_of("sparse", "ppo")
+        ('barfi', 'ppo')
+    """
+    named = isinstance(design, str) and ":" not in design
+    return (known(design).agent or default) if named else default
 
 
 def labelled(rewards: str | Reward | Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +214,10 @@ def _label(design: Any) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
+
+
+def _takers() -> str:
+    return _listed(f"{name}/NAME" for name, design in DESIGNS.items() if design.takes_auxiliary)
 
 
 def _imported(path: str) -> Any:

@@ -84,14 +84,14 @@ def learning_curves(results: Results, task: str, ax: Axes, *, metric: str = "tru
     for reward in sorted(units, key=lambda r: r == results.baseline, reverse=True):
         ends[reward] = _curve(units[reward], metric, ax, palette[reward])
     ax.set_xlabel("environment steps per run")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.grid(axis="y", color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
     ax.set_xlim(0, max((unit.record["steps"][-1] for unit in units.values()), default=1))
-    _label_ends(ax, ends, palette)
+    label_ends(ax, ends, palette)
     return ax
 
 
@@ -202,7 +202,7 @@ def _curve(unit: Unit, metric: str, ax: Axes, colour: str) -> float:
     return float(known[-1]) if len(known) else np.nan
 
 
-def _label_ends(ax: Axes, ends: Mapping[str, float], palette: Mapping[str, str]) -> None:
+def label_ends(ax: Axes, ends: Mapping[str, float], palette: Mapping[str, str]) -> None:
     """Names at the right ends of lines, moved apart where they would overlap."""
     low, high = ax.get_ylim()
     wanted = {k: (v - low) / (high - low) for k, v in ends.items() if np.isfinite(v)}
@@ -289,7 +289,8 @@ def _bare(ax: Axes) -> None:
         side.set_visible(False)
 
 
-def _short(x: float) -> str:
+def short(x: float) -> str:
+    """A number of steps as 250k or 1.5M."""
     for limit, suffix in ((1e6, "M"), (1e3, "k")):
         if abs(x) >= limit:
             return f"{x / limit:g}{suffix}"

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from reward_design.experiments import plots
+from reward_design.experiments import alignment, plots
 from reward_design.experiments.results import Results, Row
 from reward_design.experiments.statistics import Estimate
 from reward_design.experiments.store import REPORT
@@ -208,6 +209,7 @@ def _task(results: Results, task: str, rows: Sequence[Row]) -> dict[str, Any]:
         ],
         "digits": decimals,
         "curves": _curves(results, task) if done else "",
+        "alignments": _alignments(results, task),
         "exact": exact,
         "heatmap": _heatmap(exact, task) if has_matrix else "",
         "scatters": _scatters(results, task) if has_matrix else [],
@@ -217,6 +219,25 @@ def _task(results: Results, task: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _curves(results: Results, task: str) -> Markup:
     return svg(lambda ax: plots.learning_curves(results, task, ax), 5.4, 3.3, f"Learning curves on {task}")
+
+
+def _alignments(results: Results, task: str) -> list[dict[str, Any]]:
+    """What BARFI concluded about each heuristic on a task, with its picture."""
+    found = []
+    for (where, reward), unit in results.done.items():
+        auxiliary = alignment.learned(reward)
+        if where != task or auxiliary is None or "phi3" not in unit.record["curves"]:
+            continue
+        curves = {name: unit.curve(name)[1] for name in (*alignment.WEIGHTS, "discount")}
+        draw = partial(_alignment, unit.curve("phi3")[0], curves)
+        picture = svg(draw, 7.4, 2.9, f"Weights that {reward} learned on {task}", columns=2)
+        found.append({"name": reward, "text": alignment.of_unit(unit, auxiliary), "picture": picture})
+    return found
+
+
+def _alignment(steps: Any, curves: Mapping[str, Any], axes: Any) -> None:
+    alignment.weights(steps, curves, axes[0]).set_title("weights", fontsize=9)
+    alignment.discount(steps, curves, axes[1]).set_title("discount of the learner", fontsize=9)
 
 
 def _heatmap(exact: Mapping[str, Any], task: str) -> Markup:
@@ -297,8 +318,9 @@ def _totals(results: Results) -> dict[str, Any]:
 def _settings(results: Results) -> dict[str, Any]:
     """Settings that all tasks share, and per task those that differ."""
     config = results.identity["config"]
-    names = list(dict.fromkeys(name for values in config.values() for name in values))
-    first = next(iter(config.values()))
-    shared = [n for n in names if all(n in values and values[n] == first.get(n) for values in config.values())]
-    own = {task: {n: v for n, v in values.items() if n not in shared} for task, values in config.items()}
+    main = [config[task] for task in results.tasks if task in config] or list(config.values())
+    first = main[0]
+    shared = [n for n in first if all(values.get(n) == first[n] for values in main)]
+    differs = lambda n, v: n not in shared or v != first[n]  # noqa: E731
+    own = {name: {n: v for n, v in values.items() if differs(n, v)} for name, values in config.items()}
     return {"shared": {n: first[n] for n in shared}, "own": {task: values for task, values in own.items() if values}}

@@ -88,6 +88,11 @@ class Results:
         return [r for r in self.records if r["kind"] == "comparison"][-1]["identity"]
 
     @property
+    def agents(self) -> tuple[str, ...]:
+        """Names of the agents that trained: the one asked for, and those that designs brought."""
+        return tuple(dict.fromkeys((self.identity["agent"], *(u.record["agent"] for u in self.units.values()))))
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Names in the order asked for."""
         return tuple(self.identity["tasks"])

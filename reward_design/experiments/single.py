@@ -4,7 +4,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
-from reward_design.experiments import budgets, designs, single_sb3
+from reward_design.experiments import alignment, budgets, designs, single_sb3
 from reward_design.experiments.comparison import summary
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
@@ -33,6 +33,7 @@ def train(
     task: str | envs.Task,
     reward: Any = "environment",
     *,
+    auxiliary: str | None = None,
     agent: str = "ppo",
     seed: int = 0,
     out: str | None = None,
@@ -47,7 +48,9 @@ def train(
 
     Args:
         task: name, or a task.
-        reward: a design, see :func:`reward_design.experiments.resolve`.
+        reward: a design, see :func:`reward_design.experiments.resolve`; one that learns its reward, as ``"barfi"``
+            does, brings an agent of its own.
+        auxiliary: name of the task's auxiliary reward, for ``"barfi"`` and ``"naive"``.
         agent: name in :func:`reward_design.agents.list_agents`; one of another library saves its own file in ``out`` at
             the end, has no checkpoints in between, and starts anew after an interrupt.
         seed: of the run.
@@ -68,7 +71,8 @@ def train(
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
     task = envs.task(task) if isinstance(task, str) else task
-    learner, console = find_agent(agent), console or Console(soft_wrap=True)
+    (reward,) = designs.labelled(designs.with_auxiliary(reward, auxiliary)).values()
+    learner, console = find_agent(designs.agent_of(reward, agent)), console or Console(soft_wrap=True)
     settings = budgets.settings(learner, task, total_timesteps=total_timesteps, config=config)
     built = designs.resolve(reward, task)
     if isinstance(learner, sb3.SB3Agent):
@@ -77,8 +81,8 @@ def train(
         base.check_fits(learner, settings, task.env, built)
     label = next(iter(designs.labelled([reward])))
     identity = {
-        "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": agent, "seed": seed,
-        "config": policy_files.plain_settings(settings), "program": fingerprint(task.env, built),
+        "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": learner.name,
+        "seed": seed, "config": policy_files.plain_settings(settings), "program": fingerprint(task.env, built),
     }  # fmt: skip
     console.print(f"{learner.name} on {task.name} with {label}, {settings.total_timesteps:,} steps, seed {seed}")
     if isinstance(learner, sb3.SB3Agent):
@@ -88,12 +92,17 @@ def train(
         )  # fmt: skip
     run = _Run(learner, settings, task, built, seed, evaluations, console)
     if out is None:
-        return run.evaluate(run.go(None, lambda *_: None))
+        rows: list[Any] = []
+        means = run.evaluate(run.go(None, lambda updates, line, _: rows.append({"update": updates, **line})))
+        _conclude(run, label, rows, None)
+        return means
     with Store(out, identity, overwrite=overwrite) as store:
         state = _resume(run, store, identity, overwrite)
         if state is None or int(state.num_updates[0]) < settings.num_updates:
             store.append({"kind": "session", "command": command or "train", **provenance()})
-        return run.evaluate(run.go(state, _keeper(store, identity)))
+        means = run.evaluate(run.go(state, _keeper(store, identity)))
+        _conclude(run, label, [r for r in store.records if r["kind"] == "evaluation"], out)
+        return means
 
 
 class _Run:
@@ -169,6 +178,19 @@ class _Run:
         means = {name: float(np.mean(value)) for name, value in played.items()}
         self.lines.evaluated(means, NUM_EPISODES)
         return means
+
+
+def _conclude(run: _Run, label: str, rows: Sequence[Mapping[str, Any]], out: str | None) -> None:
+    """What behaviour alignment concluded, and the picture of how it got there."""
+    auxiliary = alignment.learned(label)
+    if auxiliary is None or not rows or "phi3" not in rows[-1]:
+        return
+    names = (*alignment.WEIGHTS, "discount")
+    curves = {name: np.asarray([[row[name] for row in rows]]) for name in names}
+    run.console.print(alignment.conclusion({k: v[:, -1] for k, v in curves.items()}, auxiliary), highlight=False)
+    if out is not None:
+        steps = [row["update"] * run.config.steps_per_update for row in rows]
+        run.console.print(f"how the weights moved: {alignment.save(steps, curves, out)}", highlight=False)
 
 
 def _folder(store: Store) -> Path:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from reward_design.experiments import plots, report
+from reward_design.experiments import alignment, plots, report
 from reward_design.experiments.results import Results, Row
 
 
@@ -23,6 +23,10 @@ def show(results: Results) -> None:
     """Print the final table, what failed, and where the report lies."""
     out = console()
     out.print(final_table(results))
+    for (task, reward), unit in results.done.items():
+        auxiliary = alignment.learned(reward)
+        if auxiliary is not None:
+            out.print(f"{task}: {alignment.of_unit(unit, auxiliary)}", markup=False, highlight=False, soft_wrap=True)
     for (task, reward), unit in results.failed.items():
         out.print(f"[red]failed[/red] {escape(reward)} on {escape(task)}: {escape(unit.reason)}", highlight=False)
     if results.report:
