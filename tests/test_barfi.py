@@ -24,7 +24,7 @@ from reward_design.bilevel import (
 from reward_design.envs import task
 
 SMALL = {"num_envs": 2, "horizon": 200, "hidden": (8,), "replay": 8, "batch_size": 2, "inner_steps": 2,
-         "warm_start": 1, "outer_batch_size": 3}  # fmt: skip
+         "warm_start": 1, "outer_batch_size": 3, "reward_learning_rate": 0.02}  # fmt: skip
 
 
 def settings(num_updates: int = 4, **changes) -> BarfiConfig:

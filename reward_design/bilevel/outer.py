@@ -27,7 +27,7 @@ POWER_ITERATIONS = 8
 
 
 class Level(NamedTuple):
-    """What both levels read and do not change within an update."""
+    """What both levels read and do not change within an update; ``critics`` is None for ``learner="reinforce"``."""
 
     config: Any
     env: Any
@@ -36,6 +36,7 @@ class Level(NamedTuple):
     moments: Any
     running: Any
     scale: Any
+    critics: Any = None
 
     def inner(self, params: Any, reward_params: Any, *, batch: Any, fresh: State) -> tuple[Array, dict[str, Array]]:
         """The inner objective on a batch: what the policy is paid, in units of the warm start's returns."""
@@ -43,7 +44,7 @@ class Level(NamedTuple):
         gamma = learned_discount(reward_params) if self.config.learn_discount else self.config.gamma
         return segments.objective(
             self.network, params, self.moments, batch, paid,
-            gamma=gamma, baseline=self.config.baseline, entropy_coef=self.config.entropy_coef,
+            gamma=gamma, baseline=self.config.baseline, entropy_coef=self.config.entropy_coef, **self._critic("blend"),
         )  # fmt: skip
 
     def primary(self, params: Any, reward_params: Any, *, batch: Any, fresh: State) -> Array:
@@ -55,13 +56,17 @@ class Level(NamedTuple):
         config = self.config
         value, _ = segments.objective(
             self.network, params, self.moments, batch, paid,
-            gamma=config.gamma, baseline=config.baseline, entropy_coef=0.0,
+            gamma=config.gamma, baseline=config.baseline, entropy_coef=0.0, **self._critic("primary"),
         )  # fmt: skip
         norms = sum(_norm(head) for head in reward_params["phi"])
         penalty = config.reward_penalty * norms
         if config.learn_discount:
             penalty = penalty + config.discount_penalty * learned_discount(reward_params)
         return value - penalty
+
+    def _critic(self, name: str) -> dict[str, Any]:
+        """What :func:`segments.objective` needs for advantages from a critic, frozen at both levels."""
+        return {} if self.critics is None else {"critic": self.critics[name], "gae_lambda": self.config.gae_lambda}
 
 
 def step(level: Level, state: Any, fresh: segments.Segments, key: Any, *, active: Any) -> tuple[Any, dict[str, Array]]:
@@ -84,7 +89,8 @@ def step(level: Level, state: Any, fresh: segments.Segments, key: Any, *, active
         inner_objective = lambda params, phi: level.inner(  # noqa: E731
             params, merged(state.reward_params, phi), batch=batch, fresh=start
         )[0]
-        gradient, a_rho, residual = _implicit(config, inner_objective, outer_objective, state.params, learned_params)
+        theta = policy(state.params)
+        gradient, a_rho, residual = _implicit(config, inner_objective, outer_objective, theta, learned_params)
     flat, _ = ravel_pytree(gradient)
     moves = active & jnp.isfinite(flat).all()
     gradient = jax.tree.map(lambda g: jnp.where(moves, -g, 0.0), gradient)
@@ -173,6 +179,11 @@ def _norm(head: Any) -> Array:
 
 
 # --- the sensitivity of the policy ----------------------------------------------------------------------------------
+
+
+def policy(params: Any) -> Any:
+    """The part of the parameters that decides what the policy does: theta."""
+    return {name: value for name, value in params.items() if name != "critic"}
 
 
 def initial_sensitivity(config: Any, params: Any, chosen: Any) -> Any:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from reward_design.agents import rollout
+from reward_design.agents import ppo_update, rollout
 from reward_design.agents.actor_critic import ActorCritic
 from reward_design.agents.reinforce import returns_to_go
 from reward_design.core import Reward, State, Transition
@@ -86,11 +86,14 @@ def objective(
     gamma: Any,
     baseline: bool,
     entropy_coef: Any,
+    critic: Any = None,
+    gae_lambda: Any = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The policy-gradient surrogate: mean_t log pi(a_t | s_t) (G_t - b) + c H, over the steps that count.
 
     G_t is the discounted return to go, which is not bootstrapped at a time limit; b is the mean of all G_t, a function
-    of the reward's params like G_t itself; H is the mean entropy of the policy in the visited states.
+    of the reward's params like G_t itself; H is the mean entropy of the policy in the visited states. With a critic the
+    generalised advantage takes the place of G_t - b; it bootstraps at a time limit.
 
     Args:
         network: the policy.
@@ -101,6 +104,8 @@ def objective(
         gamma: discount.
         baseline: whether to subtract b.
         entropy_coef: c.
+        critic: parameters of V, held fixed; None for returns.
+        gae_lambda: of the generalised advantage.
     """
     transition, raw = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
     mask = transition.mask
@@ -108,6 +113,12 @@ def objective(
     mean = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(mask.sum(), 1)  # noqa: E731
     advantage = returns - (mean(returns) if baseline else 0.0)
     x = network.inputs(moments, transition.obs)
+    if critic is not None:
+        value = lambda x: network.value({"critic": critic}, x)  # noqa: E731
+        advantage = ppo_update.advantages(
+            reward, value(x), value(network.inputs(moments, transition.next_obs)), transition.terminated,
+            transition.truncated | ~mask, gamma=gamma, gae_lambda=gae_lambda,
+        )  # fmt: skip
     z = network.latents(params, x)
     log_prob, entropy = network.log_prob_entropy(params, network.head(params, z, network.mask(transition.obs)), raw)
     surrogate, entropy = mean(log_prob * advantage), mean(entropy)

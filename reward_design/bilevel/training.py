@@ -10,14 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
 from reward_design.agents import base, networks, rollout
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.host_policy import actor_policy
-from reward_design.agents.settings import Run
-from reward_design.bilevel import outer, segments
+from reward_design.agents.settings import Run, one_of
+from reward_design.bilevel import inner, outer, segments
 from reward_design.bilevel.alignment import is_alignment
 from reward_design.core import Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
@@ -38,8 +37,13 @@ class Config(Run):
         normalise_obs: scale observations by their moments in the warm start, fixed from then on.
         replay: rollouts of one lane in the ring that the inner phase draws from (off-policy, without importance
             weights, as published); 0 learns from the newest ones alone, which is far steadier.
-        batch_size: rollouts per inner step.
-        inner_steps: inner steps per update.
+        batch_size: rollouts per inner step with ``replay``.
+        learner: ``"reinforce"`` on whole episodes, or ``"ppo"`` with critics for both levels, which suits continuous
+            control; see :mod:`reward_design.bilevel.inner`.
+        inner_steps: inner steps per update; epochs of ``"ppo"``.
+        num_minibatches: of an epoch of ``"ppo"``.
+        gae_lambda: of ``"ppo"``, for both levels.
+        clip_ratio: of ``"ppo"``.
         warm_start: updates with phi at its start before the first outer step.
         outer: ``"implicit"`` (BARFI), ``"lirpg"`` and ``"imgl"`` (see :mod:`reward_design.bilevel.outer`), or
             ``"none"``: phi stays, and any reward is served; the baselines with matched data and updates. As an agent
@@ -69,7 +73,11 @@ class Config(Run):
     normalise_obs: bool = True
     replay: int = 0
     batch_size: int = 4
+    learner: Literal["reinforce", "ppo"] = "reinforce"
     inner_steps: int = 15
+    num_minibatches: int = 4
+    gae_lambda: float = 0.95
+    clip_ratio: float = 0.2
     warm_start: int = 3
     outer: Literal["implicit", "lirpg", "imgl", "none"] = "implicit"
     outer_batch_size: int = 16
@@ -91,6 +99,8 @@ class Config(Run):
     def __post_init__(self) -> None:
         outer.check(self)
         self.check_length()
+        one_of(self, "learner", inner.LEARNERS)
+        inner.check(self)
 
 
 class TrainState(NamedTuple):
@@ -98,6 +108,7 @@ class TrainState(NamedTuple):
 
     params: Any
     opt_state: Any
+    critic: Any
     moments: networks.Moments
     reward_params: Any
     reward_opt_state: Any
@@ -120,7 +131,7 @@ def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any 
             "from whole episodes."
         )
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
-    params, moments = _network(config, env).init(policy_key)
+    params, moments, opt_state, critic = inner.init(config, _network(config, env), policy_key)
     own, reward_state = reward.init(reward_key, base.reward_example(env, config.num_envs))
     reward_params = own if reward_params is None else reward_params
     learned = outer.learned(config, reward_params) if config.outer != "none" else ()
@@ -129,7 +140,8 @@ def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any 
         ring = segments.empty(_example_segments(config, env), max(config.replay, 2 * config.num_envs))
     return TrainState(
         params=params,
-        opt_state=_optimiser(config).init(params),
+        opt_state=opt_state,
+        critic=critic,
         moments=moments,
         reward_params=reward_params,
         reward_opt_state=outer.optimiser(config).init(learned),
@@ -153,7 +165,8 @@ def update(config: Config, env: FunctionalEnv, reward: Reward, state: TrainState
     noise = action_noise(env.action_space, noise_key, (config.horizon, config.num_envs))
     policy = partial(_network(config, env).act, state.params, state.moments)
     _, trajectory, extras = rollout.collect(env, policy, lanes, env_key, noise, config.horizon)
-    trajectory = trajectory._replace(mask=rollout.before_last(trajectory.done))
+    if config.learner == "reinforce":  # an actor-critic bootstraps at the end of a rollout
+        trajectory = trajectory._replace(mask=rollout.before_last(trajectory.done))
     zeros = jax.tree.map(jnp.zeros_like, state.lanes.sums)
     state = state._replace(key=key, lanes=state.lanes._replace(sums=zeros))
     return improve(config, env, reward, state, trajectory, extras)
@@ -184,39 +197,17 @@ def improve(
         moments=moments, reward_state=reward_state, scale=scale, ring=ring, lanes=lanes, key=key,
         fault=base.find_fault(state.fault, output, state.num_updates * config.horizon),
     )  # fmt: skip
-    level = outer.Level(config, env, reward, network, state.moments, state.reward_state.running, scale)
+    critics = {"blend": state.params["critic"], "primary": state.critic.params} if config.learner == "ppo" else None
+    level = outer.Level(config, env, reward, network, state.moments, state.reward_state.running, scale, critics)
 
     diagnostics = {}
     if config.outer != "none":
         state, diagnostics = outer.step(level, state, fresh, outer_key, active=~warm)
-    state, losses = _inner_phase(level, state, fresh, inner_key)
+    state, losses = inner.phase(level, state, fresh, trajectory, extras, old.reward_state, inner_key)
     env_steps = ((state.num_updates + 1) * config.steps_per_update).astype(jnp.float32)
     state = base.stop_on_fault(state._replace(num_updates=state.num_updates + 1), old)
     experience = trajectory.mask.sum().astype(jnp.float32)
     return state, {**metrics, **losses, **diagnostics, "experience": experience, "env_steps": env_steps}
-
-
-def _inner_phase(level: "outer.Level", state: TrainState, fresh: Any, key: Any) -> tuple[TrainState, dict[str, Array]]:
-    """``inner_steps`` steps of ascent on batches from the ring, with phi held fixed."""
-    config = level.config
-    size = config.batch_size if config.replay else config.num_envs
-    start = segments.lane_state(level.reward, base.reward_example(level.env, size))
-
-    def ascend(carry: Any, key: Any) -> tuple[Any, dict[str, Array]]:
-        params, opt_state, sensitivity = carry
-        batch = segments.draw(state.ring, key, size) if config.replay else fresh
-        inner = partial(level.inner, batch=batch, fresh=start)
-        grads, aux = jax.grad(inner, has_aux=True)(params, state.reward_params)
-        if config.outer == "imgl":
-            sensitivity = outer.advance_sensitivity(level, state, params, sensitivity, batch, start)
-        updates, opt_state = _optimiser(config).update(jax.tree.map(jnp.negative, grads), opt_state)
-        params = jax.tree.map(lambda p, u: p - config.learning_rate * u, params, updates)
-        return (params, opt_state, sensitivity), aux
-
-    carry = (state.params, state.opt_state, state.sensitivity)
-    (params, opt_state, sensitivity), aux = jax.lax.scan(ascend, carry, jax.random.split(key, config.inner_steps))
-    state = state._replace(params=params, opt_state=opt_state, sensitivity=sensitivity)
-    return state, {"entropy": aux["entropy"].mean()}
 
 
 def _example_segments(config: Config, env: Env) -> Any:
@@ -249,10 +240,6 @@ def _check_learns(config: Config, reward: Reward) -> None:
 
 def _network(config: Config, env: Env) -> ActorCritic:
     return ActorCritic(env, config.hidden, config.normalise_obs)
-
-
-def _optimiser(config: Config) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
 
 def act(config: Config, env: Env, state: TrainState, obs: Any, key: Any, *, deterministic: bool = False) -> Array:
