@@ -157,4 +157,6 @@ def check(config: Any) -> None:
         raise ValueError(f"learner='ppo' learns from the newest rollouts alone: set replay to 0, got {config.replay}.")
     if config.outer == "imgl":
         raise ValueError("outer='imgl' accumulates steps of plain ascent, which learner='ppo' does not take.")
+    if config.advice is not None:
+        raise ValueError("advice is added to returns, which learner='ppo' does not use; take learner='reinforce'.")
     _ppo_settings(config, 0.99)

@@ -44,7 +44,8 @@ class Level(NamedTuple):
         gamma = learned_discount(reward_params) if self.config.learn_discount else self.config.gamma
         return segments.objective(
             self.network, params, self.moments, batch, paid,
-            gamma=gamma, baseline=self.config.baseline, entropy_coef=self.config.entropy_coef, **self._critic("blend"),
+            gamma=gamma, baseline=self.config.baseline, entropy_coef=self.config.entropy_coef,
+            advice=self.config.advice, **self._critic("blend"),
         )  # fmt: skip
 
     def primary(self, params: Any, reward_params: Any, *, batch: Any, fresh: State) -> Array:

@@ -1,5 +1,6 @@
 """What both levels learn from: rollouts of whole episodes, a ring of them, and policy-gradient objectives on them."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -86,6 +87,7 @@ def objective(
     gamma: Any,
     baseline: bool,
     entropy_coef: Any,
+    advice: Callable[[Any, Any], Any] | None = None,
     critic: Any = None,
     gae_lambda: Any = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -104,12 +106,16 @@ def objective(
         gamma: discount.
         baseline: whether to subtract b.
         entropy_coef: c.
+        advice: added to G_t, as ``(obs [N], action [N]) -> [N]``.
         critic: parameters of V, held fixed; None for returns.
         gae_lambda: of the generalised advantage.
     """
     transition, raw = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
     mask = transition.mask
     returns = returns_to_go(reward, jnp.zeros_like(reward), transition.done | ~mask, gamma=gamma)
+    if advice is not None:
+        flat = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), (transition.obs, transition.action))
+        returns = returns + jnp.asarray(advice(*flat), returns.dtype).reshape(returns.shape)
     mean = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(mask.sum(), 1)  # noqa: E731
     advantage = returns - (mean(returns) if baseline else 0.0)
     x = network.inputs(moments, transition.obs)

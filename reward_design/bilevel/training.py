@@ -5,6 +5,7 @@ Optimization", 2023, arXiv 2310.19007.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +56,8 @@ class Config(Run):
         learn_phi: which of phi1, phi2, phi3 are learned.
         learn_discount: whether the inner discount is learned; otherwise it is ``gamma``.
         baseline: whether both levels subtract the mean return.
+        advice: ``(obs [B], action [B]) -> [B]`` added to the return of each step, None for none: the correction that
+            ``look_ahead_advice`` of the same potential needs in a policy gradient.
         learning_rate: of the policy.
         reward_learning_rate: of phi, and of the network below it.
         discount_learning_rate: of the logit of the discount.
@@ -87,6 +90,7 @@ class Config(Run):
     learn_phi: tuple[bool, bool, bool] = (True, True, True)
     learn_discount: bool = False
     baseline: bool = True
+    advice: Callable[[Any, Any], Any] | None = None
     learning_rate: float = 1e-3
     reward_learning_rate: float = 0.3
     discount_learning_rate: float = 5e-3
