@@ -58,16 +58,17 @@ class Study:
 
 STUDIES = {
     "gridworld": Study(
-        {}, ("misaligned", "aligned", "none"), {"total_timesteps": 40_000, "horizon": 50},
+        {}, ("misaligned", "aligned", "none"), {"total_timesteps": 40_000, "horizon": 50, "reward_learning_rate": 0.1},
         lambda obs, action: 0.5 * (action <= 1),
     ),
     "mountain_car": Study(
         {"reward": "sparse", "horizon": 2000}, ("misaligned", "bang_bang", "velocity", "none"),
-        {"total_timesteps": 480_000, "horizon": 2000},
+        {"total_timesteps": 480_000, "horizon": 2000, "reward_learning_rate": 0.3},
         lambda obs, action: 0.1 * (jnp.sign(obs[:, 1]) == action - 1),
     ),
     "cartpole": Study(
-        {}, ("misaligned", "aligned", "none"), {"total_timesteps": 300_000, "horizon": 500, "inner_steps": 5},
+        {}, ("misaligned", "aligned", "none"),
+        {"total_timesteps": 300_000, "horizon": 500, "inner_steps": 5, "reward_learning_rate": 0.1},
         lambda obs, action: 1.0 * ((0.1 * obs[:, 2] + 0.5 * obs[:, 3] > 0) == (action == 1)),
     ),
 }  # fmt: skip

@@ -103,3 +103,20 @@ def test_sums_tend_to_their_expectations_with_the_root_of_the_number_of_episodes
     assert np.abs((each.mean(0) - 1.1 * expected) / (each.std(0) / 64)).max() > 4
     spread = [np.sqrt(np.mean((each.reshape(-1, n, 30).mean(1) - expected) ** 2)) for n in (16, 256)]
     assert np.log(spread[1] / spread[0]) / np.log(16) == pytest.approx(-0.5, abs=0.12)
+
+
+def test_memory_of_the_unrolled_ascent_grows_with_the_root_of_its_length():
+    rows = jax.random.normal(jax.random.key(1), (256, 32), jnp.float32)
+    inner = lambda theta, phi: -jnp.mean(jnp.square(jnp.tanh(rows @ theta) - phi[None]))  # noqa: E731
+    outer = lambda theta, phi: -jnp.mean(jnp.square(rows @ theta))  # noqa: E731
+
+    def temporary(num_steps: int) -> int:
+        def call(theta, phi):
+            made = hypergradient(inner, outer, theta, phi, method="unrolled", num_steps=num_steps, step_size=0.1)
+            return made.gradient
+
+        shapes = jax.ShapeDtypeStruct((32, 32), jnp.float32), jax.ShapeDtypeStruct((32,), jnp.float32)
+        return jax.jit(call).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    growth, theta = temporary(1024) - temporary(16), 32 * 32 * 4
+    assert (32 - 4) * theta / 2 < growth < 3 * (32 - 4) * theta

@@ -8,6 +8,7 @@ All of it is computed from products with H and A, never from their entries, exce
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -85,9 +86,9 @@ def hypergradient(
       of a (H - damping) lie in (-2, 0), or are 0 where v has no share. K = 0 is ``identity``.
     - ``cg``: conjugate gradients on (-H + damping) p = v, for negative definite H.
     - ``exact``: the pseudo-inverse of the dense H, for small theta.
-    - ``unrolled``: differentiates through ``num_steps`` steps of plain ascent from ``theta``, each recomputed in the
-      backward pass, so that memory grows by one theta per step. From the optimum, K + 1 steps give what ``neumann``
-      gives with K. The outer objective is then taken at the end of the ascent.
+    - ``unrolled``: differentiates through ``num_steps`` steps of plain ascent from ``theta``, recomputed in the
+      backward pass in blocks, so that memory grows by about 2 sqrt(``num_steps``) thetas. From the optimum, K + 1 steps
+      give what ``neumann`` gives with K. The outer objective is then taken at the end of the ascent.
 
     Null directions of H (a softmax has one per state) do no harm as long as v has no share in them, which holds where
     they change nothing in the outer objective either.
@@ -262,16 +263,26 @@ def _pseudo_inverse(inner: Objective, theta: Array, phi: PyTree, v: Array, dampi
 def _unrolled(
     inner: Objective, outer: Objective, theta: Array, phi: PyTree, step_size: Any, num_steps: int
 ) -> tuple[PyTree, Bool[Array, ""]]:
-    """Reverse mode through the ascent; diverged where the gradient of ``inner`` ended much larger than it began."""
+    """Reverse mode through the ascent; diverged where the gradient of ``inner`` ended much larger than it began.
+
+    Kept are the parameters at the start of every block of about sqrt(num_steps) steps, and those inside one block.
+    """
     step_size = jax.lax.stop_gradient(step_size)
     slope = jax.grad(inner)
+    length = max(1, math.isqrt(num_steps))
 
     @jax.checkpoint
-    def ascend(theta: Array, phi: PyTree) -> Array:
+    def step(theta: Array, phi: PyTree) -> Array:
         return theta + step_size * slope(theta, phi)
 
+    def steps(theta: Array, phi: PyTree, number: int) -> Array:
+        return jax.lax.scan(lambda theta, _: (step(theta, phi), None), theta, length=number)[0]
+
+    block = jax.checkpoint(partial(steps, number=length))
+
     def at_the_end(phi: PyTree) -> tuple[Array, Array]:
-        end, _ = jax.lax.scan(lambda theta, _: (ascend(theta, phi), None), theta, length=num_steps)
+        end, _ = jax.lax.scan(lambda theta, _: (block(theta, phi), None), theta, length=num_steps // length)
+        end = steps(end, phi, num_steps % length)
         return outer(end, phi), end
 
     gradient, end = jax.grad(at_the_end, has_aux=True)(phi)

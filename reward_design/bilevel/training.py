@@ -92,7 +92,7 @@ class Config(Run):
     baseline: bool = True
     advice: Callable[[Any, Any], Any] | None = None
     learning_rate: float = 1e-3
-    reward_learning_rate: float = 0.3
+    reward_learning_rate: float = 0.1
     discount_learning_rate: float = 5e-3
     reward_penalty: float = 0.0
     discount_penalty: float = 0.0

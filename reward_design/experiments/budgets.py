@@ -51,7 +51,7 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "gridworld": {"total_timesteps": 60_000},
         "four_rooms": {"total_timesteps": 160_000},
         "mountain_car": {"total_timesteps": 480_000},
-        "cartpole": {"total_timesteps": 500_000},
+        "cartpole": {"total_timesteps": 300_000, "inner_steps": 5},
     },
     "sac": {
         "pendulum": {"total_timesteps": 16_000, **SMALL_SAC},
