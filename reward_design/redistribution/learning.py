@@ -86,7 +86,9 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
     After each rollout: its episodes are stored, features' moments updated, and on every ``period``-th the network takes
     ``num_updates`` steps towards R / σ, σ the standard deviation of the stored returns (returns are not shifted: a mean
     could not be given back step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R. Below
-    ``floor``, or where all returns are equal, its contributions are not used until the next time (``trust`` 0).
+    ``floor``, and as long as all returns were equal, its contributions are not used until the next time (``trust`` 0).
+    Returns that have become equal, as those of a policy that always succeeds, teach nothing, and the error is then
+    measured by the last σ.
 
     Args:
         estimator: the network.
@@ -105,7 +107,8 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
 
     def init(key: Any, params: Params, example: Transition) -> Any:
         episodes = store.empty(example, capacity=fit.capacity, max_length=max_length)
-        return {"episodes": episodes, "optimiser": optimiser.init(params["network"]), "rollouts": jnp.int32(0)}
+        state = {"episodes": episodes, "optimiser": optimiser.init(params["network"])}
+        return {**state, "rollouts": jnp.int32(0), "taught": jnp.bool_(False)}
 
     def predicted(network: Any, params: Params, batch: store.Batch) -> Float[Array, "time samples"]:
         return estimator.unroll(network, read(params, fit, features, batch.rows))
@@ -139,8 +142,8 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
 
     def update(params: Params, state: Any, batch: Transition, key: Any) -> tuple[Params, Any, Mapping[str, Any]]:
         episodes = store.insert(state["episodes"], batch, max_length=max_length, truncated=fit.truncated)
-        scale, rate, known = _returns(episodes, fit)
-        params = {**params, "scale": scale, "rate": rate}
+        scale, rate, known = _returns(episodes)
+        params = {**params, "scale": jnp.where(known, scale, params["scale"]), "rate": rate}
         if fit.normalise:
             params["moments"] = _observed(params["moments"], features, batch)
         ready = known & (episodes.count >= fit.min_episodes) & (state["rollouts"] % fit.period == fit.period - 1)
@@ -148,14 +151,17 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         args = (params, state["optimiser"], episodes, key)
         network, optimiser_state, value = jax.lax.cond(ready, train, lambda *_: old, *args)
         judged = _judged(predicted, {**params, "network": network}, params["network"], episodes, fit, max_length)
-        enough = known & (episodes.count >= fit.min_episodes)
-        trust = enough & (judged["explained_variance"] >= params["floor"])
+        taught = state["taught"] | ready
+        trust = taught & (judged["explained_variance"] >= params["floor"])
         params = {**params, "network": network, "trust": trust.astype(jnp.float32)}
         metrics = {
             "loss": value, "fallback": 1 - params["trust"], "too_long": episodes.skipped,
             "episodes": jnp.minimum(episodes.count, fit.capacity), **judged,
         }  # fmt: skip
-        return params, {"episodes": episodes, "optimiser": optimiser_state, "rollouts": state["rollouts"] + 1}, metrics
+        state = {
+            "episodes": episodes, "optimiser": optimiser_state, "rollouts": state["rollouts"] + 1, "taught": taught,
+        }  # fmt: skip
+        return params, state, metrics
 
     return Learner(init, update)
 
@@ -171,7 +177,7 @@ def _training(episodes: store.Episodes, key: Any, fit: Fit) -> Int[Array, " samp
     return draw // (fit.holdout - 1) * fit.holdout + draw % (fit.holdout - 1) + 1
 
 
-def _returns(episodes: store.Episodes, fit: Fit) -> tuple[Array, Array, Bool[Array, ""]]:
+def _returns(episodes: store.Episodes) -> tuple[Array, Array, Bool[Array, ""]]:
     """Spread of the stored returns, their mean per step, and whether they differ at all."""
     there = store.present(episodes)
     number = jnp.maximum(there.sum(), 1)
@@ -179,7 +185,7 @@ def _returns(episodes: store.Episodes, fit: Fit) -> tuple[Array, Array, Bool[Arr
     spread = jnp.sqrt(jnp.sum(jnp.square(episodes.total - mean), where=there) / number)
     known = spread > 1e-6 * (1 + jnp.abs(mean))
     rate = jnp.sum(episodes.total / jnp.maximum(episodes.length, 1), where=there) / number
-    return jnp.where(known, spread, 1.0), rate, known
+    return spread, rate, known
 
 
 def _observed(moments: networks.Moments, features: Features, batch: Transition) -> networks.Moments:
@@ -206,10 +212,11 @@ def _judged(
     number = jnp.maximum(weight.sum(), 1)
     mean = jnp.sum(weight * batch.total) / number
     var = jnp.sum(weight * jnp.square(batch.total - mean)) / number
+    var = jnp.where(jnp.sqrt(var) > 1e-6 * (1 + jnp.abs(mean)), var, jnp.square(params["scale"]))
     error = jnp.sum(weight * jnp.square(batch.total - c.sum(axis=0))) / number
     size, last = jnp.abs(c), mask & (jnp.arange(max_length)[:, None] == batch.length[None] - 1)
     return {
-        "explained_variance": jnp.where(var > 1e-12 * (1 + mean**2), 1 - error / jnp.maximum(var, 1e-20), 0.0),
+        "explained_variance": jnp.where(weight.any(), 1 - error / var, 0.0),
         "last_step_share": jnp.where(last, size, 0).sum() / jnp.maximum(size.sum(), 1e-20),
         "drift": jnp.abs(c - old).sum() / jnp.maximum(mask.sum(), 1),
     }

@@ -66,8 +66,8 @@ def spa(
             ``"action_mask"``), a function ``transition -> [B]`` bool (:func:`unless`, :func:`changed`), or None.
         beta: weight of the grounding signal, in the units of the reward.
         mode: ``"penalty"`` charges β for an invalid action; ``"bonus"``, as published, pays β for a valid one, which
-            also pays for dithering: in a corridor of 5 cells with 20 steps and gamma 0.99 the best policy with β = 0.05
-            enters the goal in the last step.
+            also pays for dithering: where the goal is 5 moves away, with 20 steps and gamma 0.99, the best policy takes
+            19 with β = 0.05.
         discount_compensation: gamma of the agent. A reward that comes earlier is discounted less, so a redistribution
             prefers long episodes to what the task wants. With progress C_t = Σ_{k≤t} c_k the agent is paid
             gamma C_t - C_{t-1} (and c_T in the end): a potential, with the discounted return gamma^{T-1} R exactly.
