@@ -85,14 +85,14 @@ def methods(known: Task) -> dict[str, Callable[[], Reward]]:
     of: dict[str, Any] = {
         "max_length": known.horizon, "features": task_features(known), "fit": DISCRETE if discrete else CONTINUOUS,
     }  # fmt: skip
-    shallow = {"hidden": () if discrete else (32, 32)}
+    hidden: tuple[int, ...] = () if discrete else (32, 32)
     after = {
         "uniform": lambda: ircr(normalise=False),
         "ircr": ircr,
-        "rd": lambda: return_decomposition(correction="equal", **of, **shallow),
-        "rrd": lambda: rrd(num_steps=32, correction="equal", **of, **shallow),
-        "spa": lambda: spa(correction="equal", **of, **shallow),
-        "spa_last": lambda: spa(correction="last", **of, **shallow),
+        "rd": lambda: return_decomposition(correction="equal", hidden=hidden, **of),
+        "rrd": lambda: rrd(num_steps=32, correction="equal", hidden=hidden, **of),
+        "spa": lambda: spa(correction="equal", hidden=hidden, **of),
+        "spa_last": lambda: spa(correction="last", hidden=hidden, **of),
         "rudder": lambda: rudder(width=32, **of),
     }
     chained = {name: lambda build=build: rd.chain(late(known), build()) for name, build in after.items()}
