@@ -1,5 +1,6 @@
 """The contract table: a row per public reward factory. A method without one makes tests/test_contract.py fail."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,18 @@ import numpy as np
 import reward_design as rd
 from reward_design import Kind, Reward, Transition
 from reward_design.bilevel import alignment_reward
+from reward_design.redistribution import (
+    hidden_reward,
+    ircr,
+    mlp,
+    redistributed,
+    return_decomposition,
+    rrd,
+    rudder,
+    smoothed_ircr,
+    spa,
+    squared_error,
+)
 
 
 class Case(NamedTuple):
@@ -56,7 +69,8 @@ def dict_example(batch: int = 3) -> Transition:
 def _example(obs: Any, action: Any) -> Transition:
     batch = len(action)
     flags = np.zeros(batch, bool)
-    info = {"next_action": action, "score": np.linspace(0, 1, batch, dtype=np.float32)}
+    score = np.linspace(0, 1, batch, dtype=np.float32)
+    info = {"next_action": action, "score": score, "hidden_reward": score}
     reward = np.ones(batch, np.float32)
     return Transition(obs, action, obs, reward, flags, flags, ~flags, info)
 
@@ -152,6 +166,17 @@ def normalised_to_go() -> Reward:
     return rd.chain(rd.normalise_by_return(gamma=0.9), reward_to_go(), rd.scale(0.5))
 
 
+def trusted(reward: Reward) -> Reward:
+    """A redistribution whose estimator counts from the start, as after learning."""
+
+    def init(key: Any, example: Transition) -> Any:
+        params, state = reward.init(key, example)
+        estimator = {**params["estimator"], "trust": jnp.float32(1.0), "scale": jnp.float32(30.0)}
+        return {**params, "estimator": estimator}, state
+
+    return dataclasses.replace(reward, init=init)
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 P, C, T = Kind.POINTWISE, Kind.CAUSAL, Kind.TRAJECTORY
@@ -191,4 +216,17 @@ CASES = [
     Case("alignment_reward", "linear", lambda: alignment_reward(speed(), fatigue(), features=by_state), C),
     Case("alignment_reward", "network", lambda: alignment_reward(speed(), fatigue(), network=nn.Dense(3)), C),
     Case("log_sigmoid", "", lambda: rd.log_sigmoid(reference=0.5), P),
+    Case("spa", "untaught", lambda: spa(max_length=12), C),
+    Case("spa", "grounded", lambda: trusted(spa(max_length=12, valid="change", discount_compensation=0.9)), C),
+    Case("spa", "equal", lambda: trusted(spa(max_length=12, correction="equal", discount_compensation=0.9)), T),
+    Case("spa", "gru", lambda: trusted(spa(max_length=12, model="gru", hidden=(8,), difference=True)), C),
+    Case("spa", "transformer", lambda: trusted(spa(max_length=12, model="transformer", hidden=(8,))), C),
+    Case("return_decomposition", "", lambda: trusted(return_decomposition(max_length=12)), C),
+    Case("rrd", "", lambda: trusted(rrd(max_length=12, unbiased=True)), C),
+    Case("rudder", "", lambda: trusted(rudder(max_length=12, width=8)), T),
+    Case("redistributed", "", lambda: redistributed("x", mlp(()), squared_error(per_step=True), max_length=12), C),
+    Case("ircr", "", ircr, T),
+    Case("ircr", "uniform", lambda: ircr(normalise=False), T),
+    Case("smoothed_ircr", "", lambda: smoothed_ircr(max_length=12), C),
+    Case("hidden_reward", "", hidden_reward, P),
 ]

@@ -13,6 +13,8 @@ from reward_design.combinators import chain, environment_reward, weighted_sum
 from reward_design.core import Reward
 from reward_design.envs.base import Task
 from reward_design.exploration import count_bonus
+from reward_design.redistribution import Fit, spa, task_features
+from reward_design.redistribution.features import are_continuous
 from reward_design.shaping import potential_shaping
 
 
@@ -43,6 +45,17 @@ def _counting(task: Task) -> Reward:
         return chain(task.sparse_reward, count_bonus(scale=0.1))
     bonus = count_bonus(scale=0.01, index=task.count_index, num_bins=8192, episodic=True)
     return chain(task.sparse_reward, bonus)
+
+
+def _attribution(task: Task) -> Reward:
+    """The sparse reward over the steps that earned it; moves that change nothing cost a little where that is exact."""
+    continuous = are_continuous(task)
+    fit = Fit(capacity=128, batch_size=16, normalise=continuous, learning_rate=1e-3 if continuous else 1e-2)
+    credit = spa(
+        max_length=task.horizon, features=task_features(task), hidden=(64, 64) if continuous else (), fit=fit,
+        valid=None if continuous else "change", beta=0.01,
+    )  # fmt: skip
+    return chain(task.sparse_reward, credit)
 
 
 def _auxiliary(task: Task, name: str) -> Reward:
@@ -79,6 +92,9 @@ DESIGNS: dict[str, Design] = {
         "sparse plus an auxiliary reward that looks helpful and is not", _with_auxiliary("misaligned")
     ),
     "count_bonus": Design("sparse plus a bonus for states seldom visited", _counting),
+    "spa": Design(
+        "sparse, handed out by a learned estimate of what each step contributed (ppo, dqn, sac)", _attribution
+    ),
     "environment": Design("the environment's own reward, unchanged", lambda task: environment_reward()),
     "naive": Design("the environment's reward plus an auxiliary one (naive/NAME, or --auxiliary NAME)", _naive, True),
     "barfi": Design(

@@ -28,10 +28,11 @@ _COLOURS = {
     "aligned": "#e09c00",
     "misaligned": "#d55e00",
     "count_bonus": "#cc79a7",
+    "spa": "#b3592f",
     "environment": "#8a6fc1",
     TRUE_REWARD: INK,
 }
-_OTHERS = ("#56b4e9", "#b3592f", "#7a9a01", "#a0527f", "#5f6fc4", "#3aa6a0")
+_OTHERS = ("#56b4e9", "#7a9a01", "#a0527f", "#5f6fc4", "#3aa6a0")
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -191,6 +192,38 @@ def reward_map(exact: Mapping[str, Any], name: str, ax: Axes, *, layer: int = 0)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def credit(contributions: Any, true_reward: Any, ax: Axes, *, name: str = "spa") -> Axes:
+    """What each step of an episode is credited with, and what it really earned.
+
+    Args:
+        contributions: ``[T]`` of a learned redistribution.
+        true_reward: ``[T]`` the reward that was delayed.
+        ax: where to draw.
+        name: of the method, for its colour and label.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ValueError: if the two differ in shape.
+    """
+    contributions, true_reward = np.asarray(contributions, float), np.asarray(true_reward, float)
+    if contributions.shape != true_reward.shape or contributions.ndim != 1:
+        raise ValueError(
+            f"expected two arrays [T] of one episode, got shapes {contributions.shape} and {true_reward.shape}."
+        )
+    palette = colours([name]) | {TRUE_REWARD: INK}
+    steps = np.arange(1, len(contributions) + 1)
+    ax.step(steps, true_reward, where="mid", color=INK, linewidth=1.2)
+    ax.step(steps, contributions, where="mid", color=palette[name], linewidth=1.8)
+    _label_ends(ax, {TRUE_REWARD: float(true_reward[-1]), name: float(contributions[-1])}, palette)
+    ax.axhline(0, color=RULE, linewidth=0.8, zorder=0)
+    ax.set_xlabel("step")
+    ax.set_ylabel("reward")
+    ax.margins(x=0)
+    return ax
 
 
 def _curve(unit: Unit, metric: str, ax: Axes, colour: str) -> float:

@@ -1,0 +1,222 @@
+"""The loop that trains an estimator beside an agent: keep finished episodes, fit their returns, judge the fit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from reward_design.agents import base, networks
+from reward_design.agents.settings import at_least
+from reward_design.core import Learner, Params, Transition
+from reward_design.redistribution import episodes as store
+from reward_design.redistribution.estimators import Estimator
+from reward_design.redistribution.features import Features
+from reward_design.redistribution.losses import Loss, random_steps
+
+
+@base.config
+class Fit:
+    """How an estimator is trained; ``float`` fields become params of the reward.
+
+    Attributes:
+        capacity: finished episodes that are kept, oldest out first.
+        batch_size: episodes of a gradient step.
+        num_updates: gradient steps each time.
+        period: rollouts between the times.
+        min_episodes: finished episodes before the first time.
+        holdout: one episode in so many is never trained on and judges the fit; at least 2.
+        floor: least held-out explained variance of the return at which contributions are used.
+        normalise: whether features are scaled by their running moments.
+        truncated: whether the return of an episode that a time limit cut is known; otherwise it is left out, and its
+            contributions are not corrected.
+        learning_rate: of Adam.
+        l2: weight of the mean of c² (in units of the returns' standard deviation): of estimators that fit alike the
+            one with small contributions, in place of one that puts all on one step.
+        max_grad_norm: global gradient clipping.
+    """
+
+    capacity: int = 256
+    batch_size: int = 32
+    num_updates: int = 4
+    period: int = 1
+    min_episodes: int = 20
+    holdout: int = 10
+    floor: float = 0.1
+    normalise: bool = True
+    truncated: bool = True
+    learning_rate: float = 1e-3
+    l2: float = 1e-3
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "batch_size", "num_updates", "period")
+        at_least(self, 2, "holdout")
+        at_least(self, self.holdout, "capacity", "min_episodes")
+
+
+def initial_params(estimator: Estimator, fit: Fit, key: Any, num_features: int) -> Params:
+    """Params of the contributions: a network that nothing is known about, so that its ``trust`` is 0."""
+    return {
+        "network": estimator.init(key, num_features),
+        "moments": networks.initial_moments(num_features),
+        "scale": jnp.float32(1.0),
+        "rate": jnp.float32(0.0),
+        "trust": jnp.float32(0.0),
+        "learning_rate": jnp.float32(fit.learning_rate),
+        "l2": jnp.float32(fit.l2),
+        "floor": jnp.float32(fit.floor),
+    }
+
+
+def read(params: Params, fit: Fit, features: Features, transition: Transition) -> Float[Array, "*batch features"]:
+    """What the network reads of transitions ``[B]`` or ``[T, B]``."""
+    lead = jnp.shape(transition.mask)
+    flat = jax.tree.map(lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[len(lead) :])), transition)
+    x = features(flat)
+    x = params["moments"].normalise(x) if fit.normalise else x
+    return x.reshape(*lead, x.shape[-1])
+
+
+def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_length: int) -> Learner:
+    """Train ``estimator`` on finished episodes.
+
+    After each rollout: its episodes are stored, features' moments updated, and on every ``period``-th the network takes
+    ``num_updates`` steps towards R / σ, σ the standard deviation of the stored returns (returns are not shifted: a mean
+    could not be given back step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R. Below
+    ``floor``, and as long as all returns were equal, its contributions are not used until the next time (``trust`` 0).
+    Returns that have become equal, as those of a policy that always succeeds, teach nothing, and the error is then
+    measured by the last σ.
+
+    Args:
+        estimator: the network.
+        loss: what is to be small.
+        fit: settings.
+        features: what it reads.
+        max_length: longest episode in steps.
+
+    Returns:
+        A :class:`reward_design.Learner` for params of :func:`initial_params`. Metrics: ``loss``,
+        ``explained_variance`` (0 as long as it is unknown), ``fallback`` (1 where contributions are not used),
+        ``episodes``, ``too_long``, ``last_step_share`` of the absolute contributions, ``drift``, the mean
+        absolute change of a contribution in this update.
+    """
+    optimiser = optax.chain(optax.clip_by_global_norm(fit.max_grad_norm), optax.scale_by_adam())
+
+    def init(key: Any, params: Params, example: Transition) -> Any:
+        episodes = store.empty(example, capacity=fit.capacity, max_length=max_length)
+        state = {"episodes": episodes, "optimiser": optimiser.init(params["network"])}
+        return {**state, "rollouts": jnp.int32(0), "taught": jnp.bool_(False)}
+
+    def predicted(network: Any, params: Params, batch: store.Batch) -> Float[Array, "time samples"]:
+        return estimator.unroll(network, read(params, fit, features, batch.rows))
+
+    def objective(network: Any, params: Params, batch: store.Batch) -> Float[Array, ""]:
+        length, mask = jnp.maximum(batch.length, 1).astype(jnp.float32), jnp.asarray(batch.rows.mask)
+        mask = mask | (batch.weight == 0)[None]
+        c = predicted(network, params, batch)
+        error = loss.fn(c, mask, length, batch.total / params["scale"])
+        size = jnp.where(mask, jnp.square(c), 0).sum(axis=0) / mask.sum(axis=0)
+        return jnp.sum(batch.weight * (error + params["l2"] * size)) / jnp.maximum(batch.weight.sum(), 1)
+
+    def drawn(episodes: store.Episodes, key: Any) -> store.Batch:
+        index_key, step_key = jax.random.split(key)
+        index = _training(episodes, index_key, fit)
+        if loss.num_steps is None:
+            return store.whole(episodes, index, max_length)
+        offset = random_steps(step_key, episodes.length[index], loss.num_steps, max_length)
+        return store.read(episodes, index, offset)
+
+    def train(params: Params, optimiser_state: Any, episodes: store.Episodes, key: Any) -> Any:
+        def step(carry: Any, key: Any) -> tuple[Any, Any]:
+            network, state = carry
+            value, grads = jax.value_and_grad(objective)(network, params, drawn(episodes, key))
+            updates, state = optimiser.update(grads, state)
+            return (jax.tree.map(lambda p, u: p - params["learning_rate"] * u, network, updates), state), value
+
+        carry = (params["network"], optimiser_state)
+        (network, state), values = jax.lax.scan(step, carry, jax.random.split(key, fit.num_updates))
+        return network, state, values.mean()
+
+    def update(params: Params, state: Any, batch: Transition, key: Any) -> tuple[Params, Any, Mapping[str, Any]]:
+        episodes = store.insert(state["episodes"], batch, max_length=max_length, truncated=fit.truncated)
+        scale, rate, known = _returns(episodes)
+        params = {**params, "scale": jnp.where(known, scale, params["scale"]), "rate": rate}
+        if fit.normalise:
+            params["moments"] = _observed(params["moments"], features, batch)
+        ready = known & (episodes.count >= fit.min_episodes) & (state["rollouts"] % fit.period == fit.period - 1)
+        old = (params["network"], state["optimiser"], jnp.float32(0))
+        args = (params, state["optimiser"], episodes, key)
+        network, optimiser_state, value = jax.lax.cond(ready, train, lambda *_: old, *args)
+        judged = _judged(predicted, {**params, "network": network}, params["network"], episodes, fit, max_length)
+        taught = state["taught"] | ready
+        trust = taught & (judged["explained_variance"] >= params["floor"])
+        params = {**params, "network": network, "trust": trust.astype(jnp.float32)}
+        metrics = {
+            "loss": value, "fallback": 1 - params["trust"], "too_long": episodes.skipped,
+            "episodes": jnp.minimum(episodes.count, fit.capacity), **judged,
+        }  # fmt: skip
+        state = {
+            "episodes": episodes, "optimiser": optimiser_state, "rollouts": state["rollouts"] + 1, "taught": taught,
+        }  # fmt: skip
+        return params, state, metrics
+
+    return Learner(init, update)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _training(episodes: store.Episodes, key: Any, fit: Fit) -> Int[Array, " samples"]:
+    """Entries of the list that are not held out, each as likely."""
+    count = jnp.minimum(episodes.count, fit.capacity)
+    number = count - -(-count // fit.holdout)
+    draw = jax.random.randint(key, (fit.batch_size,), 0, jnp.maximum(number, 1))
+    return draw // (fit.holdout - 1) * fit.holdout + draw % (fit.holdout - 1) + 1
+
+
+def _returns(episodes: store.Episodes) -> tuple[Array, Array, Bool[Array, ""]]:
+    """Spread of the stored returns, their mean per step, and whether they differ at all."""
+    there = store.present(episodes)
+    number = jnp.maximum(there.sum(), 1)
+    mean = jnp.sum(episodes.total, where=there) / number
+    spread = jnp.sqrt(jnp.sum(jnp.square(episodes.total - mean), where=there) / number)
+    known = spread > 1e-6 * (1 + jnp.abs(mean))
+    rate = jnp.sum(episodes.total / jnp.maximum(episodes.length, 1), where=there) / number
+    return spread, rate, known
+
+
+def _observed(moments: networks.Moments, features: Features, batch: Transition) -> networks.Moments:
+    """Moments with the experience of a rollout merged in (Chan, Golub and LeVeque, 1983)."""
+    flat = jax.tree.map(lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[2:])), batch)
+    x, mask = features(flat), jnp.asarray(flat.mask)[:, None]
+    number = jnp.maximum(mask.sum(), 1)
+    mean = jnp.where(mask, x, 0).sum(axis=0) / number
+    var = jnp.where(mask, jnp.square(x - mean[None]), 0).sum(axis=0) / number
+    share = mask.sum() / (moments.count + number)
+    delta = mean - moments.mean
+    merged = moments.var * (1 - share) + var * share + delta**2 * share * (1 - share)
+    return networks.Moments(moments.mean + delta * share, merged, moments.count + mask.sum())
+
+
+def _judged(
+    predicted: Any, params: Params, before: Any, episodes: store.Episodes, fit: Fit, max_length: int
+) -> dict[str, Array]:
+    """How well the held-out episodes are explained, and how the contributions look."""
+    batch = store.whole(episodes, jnp.arange(0, fit.capacity, fit.holdout), max_length)
+    mask, weight = jnp.asarray(batch.rows.mask), batch.weight
+    c = jnp.where(mask, params["scale"] * predicted(params["network"], params, batch), 0)
+    old = jnp.where(mask, params["scale"] * predicted(before, params, batch), 0)
+    number = jnp.maximum(weight.sum(), 1)
+    mean = jnp.sum(weight * batch.total) / number
+    var = jnp.sum(weight * jnp.square(batch.total - mean)) / number
+    var = jnp.where(jnp.sqrt(var) > 1e-6 * (1 + jnp.abs(mean)), var, jnp.square(params["scale"]))
+    error = jnp.sum(weight * jnp.square(batch.total - c.sum(axis=0))) / number
+    size, last = jnp.abs(c), mask & (jnp.arange(max_length)[:, None] == batch.length[None] - 1)
+    return {
+        "explained_variance": jnp.where(weight.any(), 1 - error / var, 0.0),
+        "last_step_share": jnp.where(last, size, 0).sum() / jnp.maximum(size.sum(), 1e-20),
+        "drift": jnp.abs(c - old).sum() / jnp.maximum(mask.sum(), 1),
+    }

@@ -1,0 +1,333 @@
+"""Estimators beside exact answers: the chain recovered, returns kept, RRD by enumeration; the store against a list."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reward_design as rd
+from reward_design.agents import dqn, ppo
+from reward_design.envs import task
+from reward_design.redistribution import (
+    Fit,
+    delayed_reward,
+    hidden_reward,
+    mlp,
+    randomised,
+    redistributed,
+    return_decomposition,
+    rrd,
+    rudder,
+    smoothed_ircr,
+    spa,
+    squared_error,
+    task_features,
+)
+from reward_design.redistribution import episodes as store
+from reward_design.redistribution.losses import random_steps
+from reward_design.rollouts import random_trajectory
+from tests import redistribution_oracle as oracle
+from tests.cases import array_example
+
+KEY = jax.random.key(0)
+
+
+def pairs(t):
+    """One-hot (state, action) of the chain of 5 states."""
+    return jax.nn.one_hot(jnp.asarray(t.obs) * 2 + jnp.asarray(t.action), 10)
+
+
+def rollout_of(episodes, returns, length):
+    """Episodes of (state, action, next state) as a rollout ``[length, lanes]`` that pays at the end."""
+    shape = (length, len(episodes))
+    obs, action, after = (np.zeros(shape, np.int32) for _ in range(3))
+    mask, ended, reward = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float32)
+    for lane, steps in enumerate(episodes):
+        for t, (state, chosen, then) in enumerate(steps):
+            obs[t, lane], action[t, lane], after[t, lane], mask[t, lane] = state, chosen, then, True
+        ended[len(steps) - 1, lane] = True
+        reward[len(steps) - 1, lane] = returns[lane]
+    return rd.Transition(obs, action, after, reward, ended, np.zeros(shape, bool), mask, {})
+
+
+def fitted(reward, rollout, rounds):
+    """Params after a reward has learned from one rollout again and again, and the last metrics."""
+    example = jax.tree.map(lambda x: x[0], rollout)
+    params, state = jax.jit(reward.init)(KEY, example)
+    learner = reward.learner.init(KEY, params, example)
+
+    @jax.jit
+    def run(params, learner):
+        def body(carry, key):
+            params, learner, metrics = reward.learner.update(*carry, rollout, key)
+            return (params, learner), metrics
+
+        return jax.lax.scan(body, (params, learner), jax.random.split(KEY, rounds))
+
+    (params, learner), metrics = run(params, learner)
+    return params, state, jax.tree.map(lambda x: float(x[-1]), metrics)
+
+
+def recovered(length, *, stop_at_goal, only_goal, l2=0.0):
+    """Contributions ``[10]`` learned from all (or the successful) episodes of the chain, the data and the truth."""
+    episodes, visits, returns, ends, hidden = oracle.chain_episodes(length, stop_at_goal=stop_at_goal)
+    kept = [i for i in range(len(episodes)) if not only_goal or ends[i] == 4]
+    rollout = rollout_of([episodes[i] for i in kept], returns[kept], length)
+    fit = Fit(
+        capacity=2 * len(kept),
+        batch_size=len(kept),
+        num_updates=200,
+        holdout=3,
+        normalise=False,
+        l2=l2,
+        learning_rate=0.02,
+    )
+    reward = redistributed(
+        "linear", mlp(()), squared_error(per_step=False), max_length=length, features=pairs, correction="none", fit=fit
+    )
+    params, _, metrics = fitted(reward, rollout, 25)
+    every = rd.Transition(
+        np.repeat(np.arange(5), 2),
+        np.tile([0, 1], 5),
+        np.zeros(10, int),
+        np.zeros(10, np.float32),
+        *np.zeros((2, 10), bool),
+        np.ones(10, bool),
+        {},
+    )
+    c, _ = jax.jit(reward.step)(params, reward.init(KEY, every)[1], every)
+    return np.asarray(c.terms["contribution"]), visits[kept], returns[kept], hidden, metrics
+
+
+def test_the_chain_is_recovered_exactly_from_all_sequences():
+    c, visits, returns, hidden, metrics = recovered(6, stop_at_goal=False, only_goal=False)
+    assert len(returns) == 64
+    assert np.linalg.matrix_rank(visits) == 10
+    np.testing.assert_allclose(c, hidden, atol=0.02)
+    assert metrics["explained_variance"] > 0.999
+    assert metrics["fallback"] == 0
+
+
+def test_successes_alone_give_the_chain_up_to_a_potential():
+    c, visits, returns, hidden, _ = recovered(8, stop_at_goal=True, only_goal=True)
+    assert (len(returns), np.linalg.matrix_rank(visits)) == (25, 5)
+    np.testing.assert_allclose(visits @ c, returns, atol=0.05)
+    difference = (c - hidden).reshape(5, 2)
+    assert np.abs(difference).max() > 0.05
+    right, left = difference[:4, 1], difference[1:4, 0]
+    np.testing.assert_allclose(right[:3] + left, 0, atol=0.05)  # there and back cancel: differences of a potential
+    np.testing.assert_allclose(right.sum(), 0, atol=0.05)
+    assert abs(difference[0, 0]) < 0.05
+
+
+def test_permuted_steps_have_the_same_sum_and_padding_none():
+    episodes, _, returns, _, _ = oracle.chain_episodes(6)
+    reward = return_decomposition(max_length=8, features=pairs)
+    rollout = rollout_of(episodes[:4], returns[:4], 8)
+    params, state = reward.init(KEY, jax.tree.map(lambda x: x[0], rollout))
+    params["estimator"]["trust"] = jnp.float32(1.0)
+    unroll = jax.jit(reward.unroll)
+    total = lambda r: np.asarray(unroll(params, state, r)[0].terms["contribution"]).sum(0)  # noqa: E731
+    order = [3, 0, 5, 1, 4, 2, 6, 7]
+    shuffled = jax.tree.map(lambda x: x[order], rollout)
+    shuffled = shuffled._replace(terminated=rollout.terminated, reward=rollout.reward)
+    np.testing.assert_allclose(total(rollout), total(shuffled), rtol=1e-5)
+    garbage = rollout._replace(
+        obs=np.where(rollout.mask, rollout.obs, 3), action=np.where(rollout.mask, rollout.action, 1)
+    )
+    np.testing.assert_allclose(total(rollout), total(garbage), rtol=1e-6)
+    changed = rollout._replace(action=1 - rollout.action)
+    assert np.abs(total(rollout) - total(changed)).max() > 1e-3
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def test_randomised_loss_against_all_subsets():
+    rng, total, length = np.random.default_rng(0), 1.3, 5
+    c = rng.normal(size=length)
+    full = (total / length - c.mean()) ** 2
+    bias = (1 - 2 / length) * c.var(ddof=1) / 2
+    assert oracle.rrd_expectation(c, total, 2, unbiased=False) == pytest.approx(full + bias)
+    assert oracle.rrd_expectation(c, total, 2, unbiased=True) == pytest.approx(full)
+    assert bias > 0.05
+    lengths, many = jnp.full(20_000, length), random_steps(KEY, jnp.full(20_000, length), 2, 7)
+    picked = jnp.asarray(c)[many]
+    for unbiased, expected in ((False, full + bias), (True, full)):
+        loss = randomised(2, unbiased=unbiased).fn(picked, jnp.ones(many.shape, bool), lengths, jnp.full(20_000, total))
+        assert float(loss.mean()) == pytest.approx(expected, abs=0.02)
+
+
+def test_random_steps_are_distinct_where_there_are_enough():
+    length = jnp.array([7, 4, 2, 1])
+    steps = np.asarray(random_steps(KEY, length, 4, 7))
+    assert steps.shape == (4, 4)
+    assert all((steps[:, i] < int(n)).all() for i, n in enumerate(length))
+    assert [len(set(steps[:, i])) for i in (0, 1)] == [4, 4]
+    assert len(set(steps[:, 3])) == 1
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+def listed(rollouts, max_length):
+    """All finished episodes as ``(order, rows of obs, return)``, in a loop."""
+    whole = jax.tree.map(lambda *x: np.concatenate(x), *rollouts)
+    found = []
+    for lane in range(whole.mask.shape[1]):
+        for rows, ended in oracle.lane_episodes(whole, lane):
+            if ended and len(rows) <= max_length:
+                found.append((rows[-1], lane, whole.obs[rows, lane], whole.reward[rows, lane].sum()))
+    return sorted(found, key=lambda item: item[:2])
+
+
+@pytest.mark.parametrize(("capacity", "max_length"), [(64, 12), (4, 12), (64, 2)])
+def test_the_store_keeps_the_newest_episodes(capacity, max_length):
+    whole = random_trajectory(array_example(), time=36)
+    rollouts = [jax.tree.map(lambda x, i=i: x[12 * i : 12 * i + 12], whole) for i in range(3)]
+    episodes = store.empty(jax.tree.map(lambda x: x[0], whole), capacity=capacity, max_length=max_length)
+    insert = jax.jit(lambda e, r: store.insert(e, r, max_length=max_length))
+    for rollout in rollouts:
+        episodes = insert(episodes, rollout)
+    expected = listed(rollouts, max_length)
+    assert int(episodes.count) == len(expected)
+    newest = expected[-capacity:]
+    there = np.flatnonzero(store.present(episodes))
+    batch = store.whole(episodes, jnp.asarray(there), max_length)
+    got = [(batch.rows.obs[: batch.length[i], i], batch.total[i]) for i in range(len(there))]
+    assert 0 < len(got) <= len(newest)
+    assert capacity > 4 or len(got) == len(newest)
+    for obs, total in got:
+        same = [e for e in newest if len(e[2]) == len(obs) and np.allclose(e[2], obs)]
+        assert len(same) == 1
+        assert same[0][3] == pytest.approx(float(total), abs=1e-4)
+    assert (int(episodes.skipped) > 0) == (max_length == 2)
+
+
+def test_a_lane_that_was_started_anew_forgets_its_unfinished_episode():
+    first = random_trajectory(array_example(), seed=1)
+    alone = random_trajectory(array_example(), seed=2)
+    example = jax.tree.map(lambda x: x[0], first)
+    insert = jax.jit(lambda e, r: store.insert(e, r, max_length=24))
+    episodes = insert(insert(store.empty(example, capacity=64, max_length=24), first), alone)
+    expected = [*listed([first], 24), *listed([alone], 24)]
+    totals = np.sort(np.asarray(episodes.total)[np.asarray(store.present(episodes))])
+    np.testing.assert_allclose(totals, np.sort([item[3] for item in expected]), atol=1e-4)
+
+
+# --- learning beside an agent -----------------------------------------------------------------------------------------
+
+TINY = task("chain", num_states=5, horizon=12)
+SMALL = Fit(capacity=64, batch_size=8, num_updates=2, min_episodes=10, normalise=False)
+METHODS = {
+    "spa": lambda of: spa(correction="equal", valid="change", **of),
+    "gru": lambda of: spa(model="gru", hidden=(8,), difference=True, **of),
+    "rudder": lambda of: rudder(width=8, **of),
+    "rrd": lambda of: rrd(num_steps=4, unbiased=True, **of),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_learn_beside_ppo(name):
+    delayed = delayed_reward(TINY)
+    reward = METHODS[name]({"max_length": 12, "features": task_features(TINY), "fit": SMALL})
+    config = ppo.Config(total_timesteps=1024, num_envs=4, num_steps=16, hidden=(8,))
+    result = ppo.train(config, delayed, reward, KEY)
+    metrics = {key: np.asarray(value) for key, value in result.metrics.items()}
+    assert {"reward/loss", "reward/explained_variance", "reward/fallback", "reward/drift"} <= set(metrics)
+    assert all(np.isfinite(value).all() for key, value in metrics.items() if key.startswith("reward/"))
+    assert metrics["reward/episodes"][-1] == 64
+    assert metrics["reward/fallback"][0] == 1
+
+
+def test_methods_learn_beside_an_off_policy_agent_and_ircr_smoothly():
+    of = {"max_length": 12, "features": task_features(TINY), "fit": SMALL}
+    config = dqn.Config(total_timesteps=512, num_envs=4, num_steps=8, learning_starts=64, batch_size=8, hidden=(8,))
+    both = rd.weighted_sum(a=spa(**of), b=smoothed_ircr(num_steps=4, **of))
+    result = dqn.train(config, delayed_reward(TINY), both, KEY)
+    assert result.metrics["reward/a/episodes"][-1] == result.metrics["reward/b/episodes"][-1] > 10
+    with pytest.raises(TypeError, match="needs whole episodes"):
+        dqn.train(config, delayed_reward(TINY), rudder(max_length=12), KEY)
+
+
+def test_equal_returns_are_not_learned_from():
+    rollout = random_trajectory(array_example(), time=36)
+    flat = rollout._replace(reward=np.zeros_like(rollout.reward))
+    fit = Fit(capacity=16, batch_size=4, min_episodes=10)
+    for made, fallback in ((flat, 1.0), (rollout, None)):
+        params, _, metrics = fitted(spa(max_length=36, fit=fit), made, 3)
+        assert metrics["episodes"] > 5
+        if fallback is not None:
+            assert metrics["fallback"] == fallback
+            assert metrics["loss"] == 0
+        else:
+            assert metrics["loss"] > 0
+        assert np.isfinite(jax.tree.leaves(params)[0]).all()
+
+
+@pytest.mark.slow
+def test_credit_goes_to_the_step_that_earned_it():
+    cartless = delayed_reward(task("chain", num_states=8, horizon=30, distractor=0.3))
+    fit = Fit(num_updates=8, batch_size=32, normalise=False, learning_rate=1e-2)
+    reward = spa(max_length=30, features=task_features(cartless), hidden=(), fit=fit)
+    config = ppo.Config(total_timesteps=30_000, num_envs=8, num_steps=64)
+    result = ppo.train(config, cartless, reward, KEY)
+    assert result.metrics["reward/explained_variance"][-20:].max() > 0.8
+    walls = rd.Transition(
+        np.array([0, 3]),
+        np.array([0, 0]),
+        np.array([0, 2]),
+        np.zeros(2, np.float32),
+        *np.zeros((2, 2), bool),
+        np.ones(2, bool),
+        {"hidden_reward": np.zeros(2)},
+    )
+    params = result.state.reward_params
+    params = {**params, "estimator": {**params["estimator"], "trust": jnp.float32(1.0)}}
+    c = reward.step(params, reward.init(KEY, walls)[1], walls)[0].terms["contribution"]
+    assert c[0] - c[1] > 0.1
+
+
+# --- delayed tasks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [None, 7])
+def test_a_delayed_task_pays_the_same_sums_later(every):
+    plain, delayed = task("pendulum", horizon=20), delayed_reward(task("pendulum", horizon=20), every=every)
+    rows = played(plain), played(delayed)
+    np.testing.assert_allclose(rows[0].obs, rows[1].obs, atol=1e-5)
+    np.testing.assert_allclose(rows[0].reward, rows[1].info["hidden_reward"], atol=1e-4)
+    due = np.zeros(20, bool)
+    due[[19] if every is None else [6, 13, 19]] = True
+    assert ((np.abs(rows[1].reward) > 1e-6) == due).all()
+    np.testing.assert_allclose(rows[1].reward.sum(), rows[0].reward.sum(), rtol=1e-4)
+    dense = hidden_reward().unroll((), rd.State(), jax.tree.map(lambda x: x[:, None], rows[1]))[0]
+    np.testing.assert_allclose(dense.reward[:, 0], rows[0].reward, atol=1e-4)
+
+
+def played(known):
+    """An episode with actions that do not depend on the task."""
+
+    def body(carry, key):
+        obs, state = carry
+        action = jax.random.uniform(key, (1,), minval=-2.0, maxval=2.0)
+        after, state, reward, terminated, truncated, info = known.env.step(key, state, action)
+        row = rd.Transition(obs, action, after, reward, terminated, truncated, jnp.bool_(True), info)
+        return (after, state), row
+
+    keys = jax.random.split(KEY, known.horizon)
+    return jax.jit(lambda: jax.lax.scan(body, known.env.reset(KEY), keys)[1])()
+
+
+def test_delayed_tasks_in_gymnasium_and_errors():
+    delayed = delayed_reward(task("chain", num_states=4, horizon=5, distractor=0.5))
+    env = delayed.make()
+    env.reset(seed=0)
+    paid = [env.step(0) for _ in range(5)]
+    assert [row[1] for row in paid] == [0, 0, 0, 0, 2.5]
+    assert [row[4]["hidden_reward"] for row in paid] == [0.5] * 5
+    assert paid[-1][3]
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        delayed_reward(TINY, every=0)
+    with pytest.raises(TypeError, match="pays for the past"):
+        delayed.tabular()
