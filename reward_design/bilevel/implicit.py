@@ -136,7 +136,7 @@ def hypergradient(
     inner_flat: Objective = lambda x, phi: inner(as_theta(x), phi)  # noqa: E731
     outer_flat: Objective = lambda x, phi: outer(as_theta(x), phi)  # noqa: E731
 
-    curvature = partial(hessian_product, inner_flat, flat, phi)
+    curvature = hessian(inner_flat, flat, phi)
     damped = lambda x: curvature(x) - damping * x  # noqa: E731
     if method in ("neumann", "unrolled", "identity"):
         rho = spectral_radius(curvature if method == "unrolled" else damped, flat)
@@ -174,11 +174,9 @@ def hypergradient(
 # --- products and solvers on flat vectors ---------------------------------------------------------------------------
 
 
-def hessian_product(
-    inner: Objective, theta: Float[Array, " n"], phi: PyTree, x: Float[Array, " n"]
-) -> Float[Array, " n"]:
-    """H x, H = d2 inner / dtheta2: the derivative of the gradient along x, forward over reverse."""
-    return jax.jvp(lambda t: jax.grad(inner)(t, phi), (theta,), (x,))[1]
+def hessian(inner: Objective, theta: Float[Array, " n"], phi: PyTree) -> Callable[[Array], Array]:
+    """``x -> H x``, H = d2 inner / dtheta2: the gradient, linearised once, so that a product costs no new gradient."""
+    return jax.linearize(lambda t: jax.grad(inner)(t, phi), theta)[1]
 
 
 def mixed_product(inner: Objective, theta: Float[Array, " n"], phi: PyTree, p: Float[Array, " n"]) -> PyTree:

@@ -124,7 +124,7 @@ def _implicit(config: Any, inner: Any, outer: Any, params: Any, phi: Any) -> tup
             inner_flat, outer_flat, theta, phi, method="identity", step_size=config.learning_rate
         )
         return made.gradient, made.diagnostics.a_rho, made.diagnostics.residual
-    curvature = lambda x: implicit.hessian_product(inner_flat, theta, phi, x)  # noqa: E731
+    curvature = implicit.hessian(inner_flat, theta, phi)
     if config.method == "neumann":  # the solver's own diagnostics would find the spectral radius a second time
         rho = jax.lax.stop_gradient(implicit.spectral_radius(curvature, theta, POWER_ITERATIONS))
         shift = config.damping * rho
