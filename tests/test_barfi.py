@@ -17,6 +17,7 @@ from reward_design.bilevel import (
     alignment_reward,
     barfi,
     learned_discount,
+    method,
     outer,
     segments,
     train_host,
@@ -246,13 +247,24 @@ def test_what_cannot_be_aligned_is_refused():
 
 @pytest.mark.slow
 def test_a_bad_heuristic_is_taken_back():
-    """CartPole with a reward for letting the pole fall: the naive sum keeps its weight, BARFI takes it back."""
-    cartpole, keys = task("cartpole"), jax.random.split(jax.random.key(7), 4)
-    reward = alignment_reward(rd.environment_reward(), cartpole.auxiliary["misaligned"])
-    config = BarfiConfig(
-        total_timesteps=800_000, entropy_coef=0.1, reward_learning_rate=0.1, learning_rate=2e-3, warm_start=3
-    )
-    result = jax.vmap(lambda key: base.train(BARFI, config, cartpole, reward, key))(keys)
-    phi = np.stack([result.metrics[f"phi{i}"][:, -1] for i in (2, 3)])
-    assert np.median(phi[1]) < np.median(phi[0])
-    assert np.median(phi[1]) < 0.5
+    """GridWorld with a reward for loitering: the naive sum loses the goal, BARFI takes the heuristic back; C9."""
+    square, keys = task("gridworld"), jax.random.split(jax.random.key(7), 8)
+    ends = {}
+    for name in ("primary", "naive", "barfi"):
+        chosen = method(name, square, "misaligned")
+        config = BarfiConfig(total_timesteps=40_000, horizon=square.horizon, **chosen.settings)
+        metrics = jax.vmap(lambda key, c=chosen, f=config: base.train(BARFI, f, square, c.reward, key).metrics)(keys)
+        ends[name] = np.median(metrics["true_return"][:, -20:].mean(1))
+    assert ends["barfi"] > 0.9 * ends["primary"]
+    assert ends["naive"] < 0.5 * ends["primary"]
+    assert np.median(metrics["phi3"][:, -1] / metrics["phi2"][:, -1]) < 0.5
+
+
+@pytest.mark.slow
+def test_a_good_heuristic_is_kept():
+    square, keys = task("gridworld"), jax.random.split(jax.random.key(7), 8)
+    chosen = method("barfi", square, "aligned")
+    config = BarfiConfig(total_timesteps=12_000, horizon=square.horizon)
+    metrics = jax.vmap(lambda key: base.train(BARFI, config, square, chosen.reward, key).metrics)(keys)
+    assert np.median(metrics["true_return"][:, -10:].mean(1)) > 98.5
+    assert np.median(metrics["phi3"][:, -1] / metrics["phi2"][:, -1]) > 0.75
