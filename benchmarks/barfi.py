@@ -148,7 +148,7 @@ def run(where: str, heuristic: str, name: str, seeds: Sequence[int]) -> dict[str
     return {
         "task": where, "heuristic": heuristic, "method": name, "seeds": list(seeds), "settings": dict(study.settings),
         "wall_s": round(time.perf_counter() - start, 1),
-        **{key: np.round(value, 4).tolist() for key, value in kept.items()},
+        **{key: np.round(value, 3).tolist() for key, value in kept.items()},
     }  # fmt: skip
 
 
@@ -165,8 +165,9 @@ def _train(
     config = BarfiConfig(**{"gamma": known.gamma, **study.settings, **changes})
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     metrics = train_seeds(BARFI, config, known, reward, keys, reward_params=params).metrics
-    names = [k for k in ("true_return", "phi1", "phi2", "phi3", "discount") if k in metrics]
-    return {"steps": _binned(metrics["env_steps"][:1])[0], **{k: _binned(metrics[k]) for k in names}}
+    learned = [k for k in ("phi1", "phi2", "phi3", "discount") if k in metrics]
+    curves = {"steps": _binned(metrics["env_steps"][:1])[0], "true_return": _binned(metrics["true_return"])}
+    return curves | {name: np.asarray(metrics[name], float)[:, -1] for name in learned}
 
 
 def _binned(values: Any) -> np.ndarray:
@@ -209,7 +210,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         if "weight" in row:
             cells += [f"{row['weight']:g}"]
         elif "phi3" in row:
-            shares = np.asarray(row["phi3"])[:, -1] / np.asarray(row["phi2"])[:, -1]
+            shares = np.asarray(row["phi3"]) / np.asarray(row["phi2"])
             cells += ["{:.2g} ({:.2g} to {:.2g})".format(*np.percentile(shares, (50, 25, 75)))]
         else:
             cells += [""]
