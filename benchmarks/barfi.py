@@ -227,7 +227,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     colours = {"primary": "#8b8f98", "naive": "#d55e00", "barfi": "#009e73"}
     columns = max(len(study.heuristics) for study in STUDIES.values())
-    with matplotlib.rc_context({**plots.STYLE, "figure.facecolor": "white"}):
+    style: Any = {**plots.STYLE, "figure.facecolor": "white"}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(3.1 * columns, 2.5 * len(STUDIES)), layout="constrained")
         axes = figure.subplots(len(STUDIES), columns, squeeze=False)
         for line, (where, study) in zip(axes, STUDIES.items(), strict=True):

@@ -98,7 +98,7 @@ def timed(call: Callable[[], Any], steps: float) -> Timed:
 
 def parts(config: Any, known: Task, reward: Any, steps: int, repeats: int = 20) -> tuple[Timed, Timed]:
     """One outer step and one inner phase on the same rollouts, each compiled on its own."""
-    env = known.env
+    env: Any = known.env
     state = training.init(config, env, reward, jax.random.key(0))
     network = ActorCritic(env, config.hidden, config.normalise_obs)
     shape = (config.horizon, config.num_envs)
@@ -114,6 +114,11 @@ def parts(config: Any, known: Task, reward: Any, steps: int, repeats: int = 20) 
     inner = jax.jit(lambda state: inner_level.phase(level, state, fresh, trajectory, extras, state.reward_state, key))
     several = lambda call: lambda: [call(state) for _ in range(repeats)]  # noqa: E731
     return timed(several(outer), steps), timed(several(inner), steps)
+
+
+def temporary(compiled: Any) -> int:
+    """Bytes of a compiled function beside its inputs and outputs."""
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def memory(out: Path) -> None:
@@ -134,10 +139,7 @@ def memory(out: Path) -> None:
         return jax.grad(lambda phi: outer(end(phi), phi))(phi)
 
     for num_steps in UNROLLED_STEPS:
-        sizes = [
-            jax.jit(partial(call, num_steps)).lower(theta, phi).compile().memory_analysis().temp_size_in_bytes
-            for call in (ours, keeps_all)
-        ]
+        sizes = [temporary(jax.jit(partial(call, num_steps)).lower(theta, phi).compile()) for call in (ours, keeps_all)]
         row = {"comparison": "memory of unrolled", "num_steps": num_steps, "theta": theta.size, "bytes": sizes}
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -47,9 +47,9 @@ def test_no_verdict_where_the_primary_reward_is_not_paid():
 def test_pictures_start_at_the_naive_sum():
     ax = Figure().subplots()
     alignment.weights([10, 20], {"phi1": [[1, 2]], "phi2": [[1, 3]], "phi3": [[0.5, -1]]}, ax)
-    drawn = [line.get_xydata() for line in ax.get_lines() if len(line.get_xydata()) == 3]
-    np.testing.assert_allclose([xy[0] for xy in drawn], [(0, 0), (0, 1), (0, 1)])
-    np.testing.assert_allclose([xy[-1] for xy in drawn], [(20, 2), (20, 3), (20, -1)])
+    drawn = [xy for line in ax.get_lines() if len(xy := np.asarray(line.get_xydata())) == 3]
+    np.testing.assert_allclose(np.stack([xy[0] for xy in drawn]), [(0, 0), (0, 1), (0, 1)])
+    np.testing.assert_allclose(np.stack([xy[-1] for xy in drawn]), [(20, 2), (20, 3), (20, -1)])
 
 
 def test_train_says_what_it_concluded_and_keeps_the_picture(tmp_path, capsys):

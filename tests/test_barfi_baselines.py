@@ -72,7 +72,8 @@ def test_every_method_builds():
     for name in METHODS:
         made = method(name, task("cartpole"), "misaligned", advice=advice)
         BarfiConfig(**made.settings)
-        assert made.reward.init(jax.random.key(0), task("cartpole").example)
+        params, _ = made.reward.init(jax.random.key(0), task("cartpole").example)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_features_are_state_and_one_hot_action():

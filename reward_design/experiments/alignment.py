@@ -144,7 +144,8 @@ def save(steps: Any, curves: Mapping[str, Any], folder: str | Path) -> Path:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**plots.STYLE, "figure.facecolor": "white"}):
+    style: Any = {**plots.STYLE, "figure.facecolor": "white"}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(8.5, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])
         weights(steps, curves, left).set_title("weights")
