@@ -228,7 +228,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["rrd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("spa", "gru", "rudder"))])
 def test_methods_learn_beside_ppo(name):
     delayed = delayed_reward(TINY)
     reward = METHODS[name]({"max_length": 12, "features": task_features(TINY), "fit": SMALL})
