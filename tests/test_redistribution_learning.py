@@ -7,6 +7,7 @@ import pytest
 
 import reward_design as rd
 from reward_design.agents import dqn, ppo
+from reward_design.agents.host import described
 from reward_design.envs import task
 from reward_design.redistribution import (
     Fit,
@@ -227,7 +228,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["rrd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("spa", "gru", "rudder"))])
 def test_methods_learn_beside_ppo(name):
     delayed = delayed_reward(TINY)
     reward = METHODS[name]({"max_length": 12, "features": task_features(TINY), "fit": SMALL})
@@ -267,11 +268,11 @@ def test_equal_returns_are_not_learned_from():
 
 @pytest.mark.slow
 def test_credit_goes_to_the_step_that_earned_it():
-    cartless = delayed_reward(task("chain", num_states=8, horizon=30, distractor=0.3))
+    delayed = delayed_reward(task("chain", num_states=8, horizon=30, distractor=0.3))
     fit = Fit(num_updates=8, batch_size=32, normalise=False, learning_rate=1e-2)
-    reward = spa(max_length=30, features=task_features(cartless), hidden=(), fit=fit)
+    reward = spa(max_length=30, features=task_features(delayed), hidden=(), fit=fit)
     config = ppo.Config(total_timesteps=30_000, num_envs=8, num_steps=64)
-    result = ppo.train(config, cartless, reward, KEY)
+    result = ppo.train(config, delayed, reward, KEY)
     assert result.metrics["reward/explained_variance"][-20:].max() > 0.8
     walls = rd.Transition(
         np.array([0, 3]),
@@ -286,6 +287,41 @@ def test_credit_goes_to_the_step_that_earned_it():
     params = {**params, "estimator": {**params["estimator"], "trust": jnp.float32(1.0)}}
     c = reward.step(params, reward.init(KEY, walls)[1], walls)[0].terms["contribution"]
     assert c[0] - c[1] > 0.1
+
+
+def coin_walks(episodes=96, steps=16, seed=0):
+    """Random walks on -3..3 that pay 1 at the end for each visit of +2: rollout, and the true rewards."""
+    rng = np.random.default_rng(seed)
+    position = np.zeros((steps + 1, episodes), np.int32)
+    action = rng.integers(0, 2, (steps, episodes)).astype(np.int32)
+    for t in range(steps):
+        position[t + 1] = np.clip(position[t] + 2 * action[t] - 1, -3, 3)
+    coins = (position[1:] == 2).astype(np.float32)
+    ended = np.zeros((steps, episodes), bool)
+    ended[-1] = True
+    reward = np.where(ended, coins.sum(0), 0).astype(np.float32)
+    obs, after = (
+        np.stack([p, np.where(last, coins.sum(0), 0)], -1).astype(np.float32)
+        for p, last in ((position[:-1], ended & False), (position[1:], ended))
+    )
+    return rd.Transition(obs, action, after, reward, ended, ended & False, ~(ended & False), {}), coins
+
+
+@pytest.mark.slow
+def test_a_prefix_model_hides_in_the_last_step_and_its_difference_does_not():
+    rollout, _ = coin_walks()
+    fit = Fit(capacity=960, batch_size=64, num_updates=100, holdout=5, learning_rate=3e-3, l2=0.0)
+    shares = {}
+    for difference in (False, True):
+        reward = spa(max_length=16, model="gru", hidden=(24,), difference=difference, correction="none", fit=fit)
+        params, state, metrics = fitted(reward, rollout, 8)
+        assert metrics["explained_variance"] > 0.9
+        shares[difference] = metrics["last_step_share"]
+    assert shares[False] > 2 * shares[True]
+    c = np.asarray(jax.jit(reward.unroll)(params, state, rollout)[0].terms["contribution"])[:-1]
+    before, after = rollout.obs[:-1, :, 0], rollout.next_obs[:-1, :, 0]
+    towards = np.abs(after - 2) < np.abs(before - 2)
+    assert c[towards].mean() > c[~towards].mean() + 0.1
 
 
 # --- delayed tasks ----------------------------------------------------------------------------------------------------
@@ -331,3 +367,23 @@ def test_delayed_tasks_in_gymnasium_and_errors():
         delayed_reward(TINY, every=0)
     with pytest.raises(TypeError, match="pays for the past"):
         delayed.tabular()
+
+
+def test_a_task_of_the_host_is_delayed_too():
+    pytest.importorskip("mujoco")
+    delayed = delayed_reward(task("mujoco/InvertedPendulum"))
+    envs = delayed.vector(2)
+    envs.reset(seed=0)
+    paid, dense, ended = [], [], []
+    for _ in range(40):
+        _, reward, terminated, truncated, info = envs.step(np.ones((2, 1), np.float32))
+        paid.append(reward), dense.append(info["hidden_reward"]), ended.append(terminated | truncated)
+    paid, dense, ended = (np.stack(rows) for rows in (paid, dense, ended))
+    assert ended.sum() >= 4
+    np.testing.assert_array_equal(paid[~ended], 0)
+    for lane in range(2):
+        last = np.flatnonzero(ended[:, lane])[-1]
+        assert paid[: last + 1, lane].sum() == pytest.approx(dense[: last + 1, lane].sum())
+        assert dense[:, lane].min() >= 0
+    assert described(envs) is delayed.env
+    envs.close()

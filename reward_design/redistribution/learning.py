@@ -84,11 +84,12 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
     """Train ``estimator`` on finished episodes.
 
     After each rollout: its episodes are stored, features' moments updated, and on every ``period``-th the network takes
-    ``num_updates`` steps towards R / σ, σ the standard deviation of the stored returns (returns are not shifted: a mean
-    could not be given back step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R. Below
+    ``num_updates`` steps towards R / σ, σ the largest standard deviation that the stored returns have had: with that of
+    now, labels would grow without bound as a policy settles (returns are not shifted: a mean could not be given back
+    step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R. Below
     ``floor``, and as long as all returns were equal, its contributions are not used until the next time (``trust`` 0).
     Returns that have become equal, as those of a policy that always succeeds, teach nothing, and the error is then
-    measured by the last σ.
+    measured by σ.
 
     Args:
         estimator: the network.
@@ -143,7 +144,8 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
     def update(params: Params, state: Any, batch: Transition, key: Any) -> tuple[Params, Any, Mapping[str, Any]]:
         episodes = store.insert(state["episodes"], batch, max_length=max_length, truncated=fit.truncated)
         scale, rate, known = _returns(episodes)
-        params = {**params, "scale": jnp.where(known, scale, params["scale"]), "rate": rate}
+        widest = jnp.where(state["taught"], jnp.maximum(scale, params["scale"]), scale)
+        params = {**params, "scale": jnp.where(known, widest, params["scale"]), "rate": rate}
         if fit.normalise:
             params["moments"] = _observed(params["moments"], features, batch)
         ready = known & (episodes.count >= fit.min_episodes) & (state["rollouts"] % fit.period == fit.period - 1)

@@ -121,7 +121,9 @@ class _DelayedHost(HostEnv):
         return _DelayedSingle(self.env.make(render_mode=render_mode), self.every)
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> VectorEnv:
-        return _DelayedVector(self.env.vector(num_envs, seed=seed), self.every)
+        envs = self.env.vector(num_envs, seed=seed)
+        vars(envs.unwrapped)["host_env"] = self  # what agents read to know the info of the environment
+        return _DelayedVector(envs, self.every)
 
     def success(self, transition: Transition) -> Any:
         return self.env.success(transition._replace(reward=transition.info[HIDDEN]))
