@@ -1,4 +1,4 @@
-"""How far apart rewards are, before anything is trained: STARC and EPIC distances, and regret.
+"""How far apart rewards are, before anything is trained: STARC and its peers, regret, and what a difference is made of.
 
 The distances take rewards as arrays ``[S, A, S]``; :func:`reward_table` makes them from any reward of kind POINTWISE::
 
@@ -7,19 +7,24 @@ The distances take rewards as arrays ``[S, A, S]``; :func:`reward_table` makes t
     distances = distance_matrix(tables, model.transition, gamma=model.gamma)
 """
 
+from reward_design.distance._reachable import reachable
+from reward_design.distance.canonicalisation import CANONICALISATIONS, canonicalise
+from reward_design.distance.dard import dard_distance
 from reward_design.distance.epic import epic_distance, epic_distance_matrix
 from reward_design.distance.regret import policy_regret
-from reward_design.distance.starc import CANONICALISATIONS, distance_matrix, starc_distance, val_canonicalisation
+from reward_design.distance.starc import distance_matrix, starc_distance
 from reward_design.envs.tables import reward_table, reward_tables
 
 __all__ = [
     "CANONICALISATIONS",
+    "canonicalise",
+    "dard_distance",
     "distance_matrix",
     "epic_distance",
     "epic_distance_matrix",
     "policy_regret",
+    "reachable",
     "reward_table",
     "reward_tables",
     "starc_distance",
-    "val_canonicalisation",
 ]
