@@ -1,4 +1,4 @@
-"""Canonicalisations against least squares on explicit matrices, their linear algebra, the norms, and unreachable states."""
+"""Canonicalisations against explicit least squares, their linear algebra, the norms, and unreachable states."""
 
 import itertools
 

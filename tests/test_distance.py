@@ -466,7 +466,8 @@ def test_errors():
     cases = [
         (r"transition\[3, 1\] must be a distribution", (reward, reward, wrong), {}),
         (r"gamma must be in \[0, 1\), got 1.0", (reward, reward, transition), {"gamma": 1.0}),
-        (r"norm must be one of 1, 2, inf, weighted_1, weighted_2, weighted_inf, got 3", (reward, reward, transition), {"norm": 3}),
+        (r"norm must be one of 1, 2, inf, weighted_1, weighted_2, weighted_inf, got 3", (reward, reward, transition),
+         {"norm": 3}),
         (r"metric must be one of 1, 2, inf, .*, got 'l2'", (reward, reward, transition), {"metric": "l2"}),
         (r"canonicalisation must be one of val, minimal, .*, none, got 'starc'", (reward, reward, transition),
          {"canonicalisation": "starc"}),

@@ -61,7 +61,7 @@ def norm_of(xp: Any, x: Any, power: float | int, weight: Any = 1.0) -> Any:
 
 
 def scaled(x: Any, size: Any, trivial: Any, xp: Any) -> Any:
-    """x / size, and 0 where x is trivial; ``size`` and ``trivial`` lack the last three axes of x."""
+    """Rows over their size, 0 where they are trivial; ``size`` and ``trivial`` lack the last three axes of x."""
     size = xp.where(trivial, 1, size)
     return xp.where(trivial[..., None, None, None], 0, x / size[..., None, None, None])
 

@@ -177,7 +177,7 @@ def _values(xp: Any, expected: Any, probability: Any, gamma: Any, policy: Any) -
 
 
 def _advantages(xp: Any, expected: Any, probability: Any, gamma: Any, policy: Any) -> Any:
-    """r + γ P V - V, ``[..., M, S, A]``."""
+    """Advantages r + γ P V - V, ``[..., M, S, A]``."""
     num_states, num_actions = policy.shape[-2:]
     values = _values(xp, expected, probability, gamma, policy)
     rows = probability.reshape(*probability.shape[:-3], num_states * num_actions, num_states)
@@ -196,7 +196,7 @@ def flow_matrix(xp: Any, probability: Any, gamma: Any) -> Any:
 
 
 def _projected(xp: Any, expected: Any, probability: Any, gamma: Any, root: Any) -> Any:
-    """e = r - D Φ, Φ the weighted least-squares solution for the row weights ``root``, ``[..., M, S, A]``.
+    """Residuals e = r - D Φ, Φ the weighted least-squares solution for the row weights ``root``, ``[..., M, S, A]``.
 
     By an orthonormal basis of the weighted columns of D; a second pass takes out what rounding left of the first.
     """
@@ -283,7 +283,8 @@ def check_canonicalisation(transition: Any, gamma: Any, name: str, policy: Any) 
         return
     if name not in _TAKES_POLICY:
         raise ValueError(
-            f"policy belongs to the canonicalisations {' and '.join(_TAKES_POLICY)}, got one for {name!r}; leave it out."
+            f"policy belongs to the canonicalisations {' and '.join(_TAKES_POLICY)}, got one for {name!r}; "
+            "leave it out."
         )
     exact.check_table("policy", policy, np.shape(transition)[-3:-1], "[S, A]")
     exact.check_distribution("policy", policy)
