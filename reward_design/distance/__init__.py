@@ -13,6 +13,11 @@ from reward_design.distance.dard import dard_distance
 from reward_design.distance.decompose import Decomposition, decompose_difference
 from reward_design.distance.epic import epic_distance, epic_distance_matrix
 from reward_design.distance.regret import policy_regret
+from reward_design.distance.sampled import SampledDistance, SampledDistances, sampled_distances, sampled_starc
+from reward_design.distance.sampled_peers import sampled_dard, sampled_epic
+from reward_design.distance.samples import Samples, recorded_samples, sample_functional, sample_tabular
+from reward_design.distance.samples_mujoco import sample_mujoco
+from reward_design.distance.srrd import srrd_distance
 from reward_design.distance.starc import distance_matrix, starc_distance
 from reward_design.distance.worst_case import (
     RegretBound,
@@ -27,6 +32,9 @@ __all__ = [
     "CANONICALISATIONS",
     "Decomposition",
     "RegretBound",
+    "SampledDistance",
+    "SampledDistances",
+    "Samples",
     "WorstCase",
     "canonicalise",
     "dard_distance",
@@ -37,9 +45,18 @@ __all__ = [
     "policy_regret",
     "projected_angle",
     "reachable",
+    "recorded_samples",
     "regret_bound",
     "reward_table",
     "reward_tables",
+    "sample_functional",
+    "sample_mujoco",
+    "sample_tabular",
+    "sampled_dard",
+    "sampled_distances",
+    "sampled_epic",
+    "sampled_starc",
+    "srrd_distance",
     "starc_distance",
     "worst_case_regret",
 ]
