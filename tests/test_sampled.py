@@ -162,7 +162,7 @@ def test_rewards_on_a_functional_environment(hill):
     assert inside.outside_span < 1e-6
     assert sampled_starc(speed(), speed(-1.0), batch, gamma=gamma).distance == pytest.approx(2, abs=1e-9)
     wrong_gamma = sampled_starc(speed(), shaped_by(line_potential, 0.5), batch, gamma=gamma)
-    assert wrong_gamma.low > 0.1
+    assert wrong_gamma.distance > 0.1
 
 
 def test_shaping_outside_the_span_is_told(hill):

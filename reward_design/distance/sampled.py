@@ -72,8 +72,8 @@ def sampled_starc(
     from the difference.
 
     A positive factor, and shaping by a potential in the span of the features, give 0 up to rounding. Redistribution
-    over successors gives 0 up to noise if K ≥ 2. As N grows and the span is rich enough, the limit is the exact distance
-    of ``val`` (or ``minimal_weighted``) with both norms ``"weighted_2"``, weighted by how often a pair is sampled.
+    over successors gives 0 up to noise if K ≥ 2. As N grows and the span is rich enough, the limit is the exact one of
+    ``val`` (or ``minimal_weighted``) with both norms ``"weighted_2"``, weighted by how often a pair is sampled.
 
     Args:
         reward_a: a :class:`Reward` (of kind CAUSAL only with a recorded rollout: its memory then joins the features), a
