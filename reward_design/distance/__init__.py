@@ -8,12 +8,21 @@ The distances take rewards as arrays ``[S, A, S]``; :func:`reward_table` makes t
 """
 
 from reward_design.distance._reachable import reachable
+from reward_design.distance.audits import audit
 from reward_design.distance.canonicalisation import CANONICALISATIONS, canonicalise
 from reward_design.distance.dard import dard_distance
 from reward_design.distance.decompose import Decomposition, decompose_difference
 from reward_design.distance.epic import epic_distance, epic_distance_matrix
+from reward_design.distance.findings import Audit, Finding
+from reward_design.distance.loops import Loop, best_loop
 from reward_design.distance.regret import policy_regret
-from reward_design.distance.sampled import SampledDistance, SampledDistances, sampled_distances, sampled_starc
+from reward_design.distance.sampled import (
+    SampledDistance,
+    SampledDistances,
+    sampled_distances,
+    sampled_parts,
+    sampled_starc,
+)
 from reward_design.distance.sampled_peers import sampled_dard, sampled_epic
 from reward_design.distance.samples import Samples, recorded_samples, sample_functional, sample_tabular
 from reward_design.distance.samples_mujoco import sample_mujoco
@@ -30,12 +39,17 @@ from reward_design.envs.tables import reward_table, reward_tables
 
 __all__ = [
     "CANONICALISATIONS",
+    "Audit",
     "Decomposition",
+    "Finding",
+    "Loop",
     "RegretBound",
     "SampledDistance",
     "SampledDistances",
     "Samples",
     "WorstCase",
+    "audit",
+    "best_loop",
     "canonicalise",
     "dard_distance",
     "decompose_difference",
@@ -55,6 +69,7 @@ __all__ = [
     "sampled_dard",
     "sampled_distances",
     "sampled_epic",
+    "sampled_parts",
     "sampled_starc",
     "srrd_distance",
     "starc_distance",

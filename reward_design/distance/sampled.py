@@ -169,6 +169,52 @@ def sampled_distances(
     )  # fmt: skip
 
 
+def sampled_parts(
+    reward_a: Sampled,
+    reward_b: Sampled,
+    samples: Samples,
+    *,
+    gamma: float,
+    features: Callable[[Any], Any] | None = None,
+    potentials: Sequence[Callable[[Any], Any]] = (),
+) -> tuple[float, dict[str, float]]:
+    """Factor and shares of B - A as in :func:`reward_design.distance.decompose_difference`, from samples.
+
+    Least squares of B on A and on shaping in the span of the features. With K ≥ 2 successors, redistribution is what
+    varies among them and is not shaping; with one it cannot be told from the residual and is 0.
+
+    Args:
+        reward_a: as in :func:`sampled_starc`.
+        reward_b: as in :func:`sampled_starc`.
+        samples: one batch.
+        gamma: discount per step, in [0, 1).
+        features: as in :func:`sampled_distances`.
+        potentials: as in :func:`sampled_distances`.
+
+    Returns:
+        ``(factor, shares)``, shares by name.
+    """
+    exact.check_discount(gamma)
+    a, b = scores(reward_a, samples), scores(reward_b, samples)
+    here, after = _features([reward_a, reward_b], samples, features, potentials)
+    flow = here[:, None, :] - after * gamma * ~samples.terminated[..., None]
+    mean = flow.mean(1)
+    free = [x.mean(1) - mean @ np.linalg.lstsq(mean, x.mean(1), rcond=None)[0] for x in (a, b)]
+    whole = [np.linalg.norm(x) for x in (a.mean(1), b.mean(1))]
+    known = np.linalg.norm(free[0]) > 1e-9 * whole[0]
+    scale = max(0.0, float(free[0] @ free[1] / (free[0] @ free[0]))) if known else 1.0
+    theta = np.linalg.lstsq(mean, (b - scale * a).mean(1), rcond=None)[0]
+    shaping = flow @ theta
+    rest = b - scale * a - shaping
+    residual = np.broadcast_to(rest.mean(1, keepdims=True), rest.shape)
+    parts = {"scale": (scale - 1) * a, "potential": shaping, "redistribution": rest - residual, "residual": residual}
+    squares = {name: float((x * x).mean()) for name, x in parts.items()}
+    floor = 1e-12 * max(float((a * a).mean()), float((b * b).mean()))
+    squares = {name: square if square > floor else 0.0 for name, square in squares.items()}
+    total = sum(squares.values())
+    return scale, {name: square / total if total else 0.0 for name, square in squares.items()}
+
+
 # --- features -------------------------------------------------------------------------------------------------------
 
 
