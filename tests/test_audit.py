@@ -139,7 +139,7 @@ def largest_mean_cycle(successor, value):
     num_states, num_actions = successor.shape
     best = -np.inf
     for start in range(num_states):
-        stack = [(start, (start,), 0.0)]
+        stack: list[tuple[int, tuple[int, ...], float]] = [(start, (start,), 0.0)]
         while stack:
             state, seen, total = stack.pop()
             for action in range(num_actions):
@@ -205,7 +205,7 @@ def test_worst_pair_of_policies_against_all_pairs():
 
 
 def test_a_task_that_is_sampled():
-    pendulum = task("pendulum")
+    pendulum = task("pendulum", horizon=50)
     harmless = rd.chain(rd.environment_reward(), rd.potential_shaping(pendulum.potential, gamma=pendulum.gamma))
     kwargs = {"num_samples": 600, "population": 8}
     good = audit(pendulum, harmless, **kwargs)
@@ -221,7 +221,7 @@ def test_a_task_that_is_sampled():
 
 
 def test_a_task_that_samples_never_show_is_not_settled():
-    car = task("mountain_car")
+    car = task("mountain_car", horizon=40)
     found = audit(car, car.auxiliary["misaligned"], num_samples=300, population=4)
     assert found.verdict.startswith("Not settled: on these samples the task itself cannot be told")
 
@@ -297,7 +297,7 @@ def test_the_dendrogram_puts_like_beside_like():
 
 
 def test_distances_from_samples_have_intervals():
-    pendulum = task("pendulum")
+    pendulum = task("pendulum", horizon=50)
     rewards = {"shaped": rd.chain(rd.environment_reward(), rd.potential_shaping(pendulum.potential, gamma=0.99))}
     found = distance_table.measure(pendulum, rewards, num_samples=300, canonicalisation="minimal_weighted")
     assert found.matrix[0, 1] < 1e-4

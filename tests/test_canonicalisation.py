@@ -129,7 +129,7 @@ def full_norm(x, norm, transition):
     if isinstance(norm, str) and norm.startswith("weighted"):
         p = int(norm[-1])
         return (transition * np.abs(x) ** p).sum() ** (1 / p)
-    return np.linalg.norm(x.ravel(), np.inf if norm == "inf" else norm)
+    return np.linalg.norm(x.ravel(), np.inf if norm == "inf" else int(norm))
 
 
 @pytest.mark.parametrize("name", list(CANONICALISATIONS))

@@ -74,7 +74,7 @@ def test_witnesses_show_the_regret(seed):
     for policy in found.policies:
         np.testing.assert_allclose(policy.sum(-1), 1, atol=1e-12)
     for r, returns in ((a, found.returns_a), (b, found.returns_b)):
-        own = [expected_return(transition, r, policy, initial, gamma=GAMMA) for policy in found.policies]
+        own = [float(expected_return(transition, r, policy, initial, gamma=GAMMA)) for policy in found.policies]
         np.testing.assert_allclose(own, returns, atol=1e-10)
     assert found.returns_b[1] >= found.returns_b[0] - 1e-8
     assert found.returns_a[0] - found.returns_a[1] == pytest.approx(found.regret * found.spread, abs=1e-8)

@@ -79,7 +79,7 @@ def pairwise(xp: Any, x: Any, power: float | int, weight: Any = 1.0) -> Any:
 
 def _each_pair(flat: np.ndarray, metric: Any) -> np.ndarray:
     batch, num = flat.shape[:-2], flat.shape[-2]
-    finite = np.isfinite(flat).all((-2, -1))
+    finite = np.asarray(np.isfinite(flat).all((-2, -1)))
     many = flat.reshape(-1, *flat.shape[-2:])
     each = np.array([squareform(pdist(rows, metric), checks=False) for rows in many]).reshape(*batch, num, num)
     return np.where(finite[..., None, None], each, np.nan)

@@ -30,7 +30,7 @@ def reachable(transition: exact.Numbers, initial: exact.Numbers) -> Bool[np.ndar
     exact.check_transition(transition)
     exact.check_table("initial", initial, np.shape(transition)[-1:], "[S]")
     exact.check_distribution("initial", initial)
-    edges = (np.asarray(transition) > 0).any(axis=-2)
+    edges = np.asarray((np.asarray(transition) > 0).any(axis=-2))
     found = np.asarray(initial) > 0
     while True:
         more = found | edges[found].any(axis=0)

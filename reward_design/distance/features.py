@@ -80,6 +80,7 @@ def independent_columns(x: Float[np.ndarray, "B F"], *, tolerance: float = 1e-8)
     """Indices of a largest set of linearly independent columns, in their order."""
     size = np.linalg.norm(x, axis=0)
     scaled = x / np.where(size > 0, size, 1)
-    r, pivots = scipy.linalg.qr(scaled, mode="r", pivoting=True)
+    triangle: Any = scipy.linalg.qr(scaled, mode="r", pivoting=True)
+    r, pivots = triangle
     diagonal = np.abs(np.diag(r))
     return np.sort(pivots[: len(diagonal)][diagonal > tolerance * max(diagonal[0], 1e-300)])

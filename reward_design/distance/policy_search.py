@@ -69,8 +69,9 @@ def search(
         weights = np.concatenate([best[:1], near, fresh])
     weights, of_task, designed, terms, success = zip(*tried, strict=True)
     joined = {name: np.concatenate([t[name] for t in terms]) for name in terms[0]}
-    flat = [np.concatenate(x) for x in (weights, of_task, designed)]
-    return Searched(*flat, joined, np.concatenate(success), act)
+    return Searched(
+        np.concatenate(weights), np.concatenate(of_task), np.concatenate(designed), joined, np.concatenate(success), act
+    )
 
 
 def linear_policies(task: Task, observations: Any) -> Callable[[Any, Any], np.ndarray]:

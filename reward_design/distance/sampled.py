@@ -245,7 +245,7 @@ def _features(rewards: Sequence[Sampled], samples: Samples, given: Any, potentia
 
 def _orthonormal(here: np.ndarray, after: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Another basis of the same span, in which systems are well conditioned."""
-    r = np.linalg.qr(np.concatenate([here, live]), mode="r")
+    r: Any = np.linalg.qr(np.concatenate([here, live]), mode="r")
     change = np.sqrt(len(here)) * np.linalg.inv(r) if r.size else r.T
     return here @ change, after @ change
 

@@ -198,8 +198,8 @@ def uniform_policy(space: Any) -> Callable[[Any, Any], Any]:
     """``(key, obs) -> action`` uniform over a Discrete or a bounded Box space."""
     if hasattr(space, "n"):
         return lambda key, obs: jax.random.randint(key, (), int(space.start), int(space.start + space.n))
-    low, high = getattr(space, "low", None), getattr(space, "high", None)
-    if low is None or not (np.isfinite(low).all() and np.isfinite(high).all()):
+    low, high = np.asarray(getattr(space, "low", np.inf)), np.asarray(getattr(space, "high", np.inf))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(f"uniform actions need a Discrete or bounded Box space, got {space}; give a policy.")
     return lambda key, obs: jax.random.uniform(key, space.shape, minval=jnp.asarray(low), maxval=jnp.asarray(high))
 

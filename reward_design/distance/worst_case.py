@@ -102,14 +102,16 @@ def worst_case_regret(
     flow = scipy.sparse.csr_array(flow_matrix(np, tau, np.asarray(gamma)).T)
     x, y = _occupancies(levels, flow, start) if levels[0].any() else (np.ones(tau.shape[:2]),) * 2
     policies = _policy(x), _policy(y)
-    returns_a, returns_b = (
-        tuple(float(dp.expected_return(tau, r, pi, start, gamma=gamma)) for pi in policies) for r in (a, b)
-    )
-    relative = [float(dp.expected_return(tau, _wide(levels[0], tau), pi, start, gamma=gamma)) for pi in policies]
+
+    def returns(reward: np.ndarray) -> tuple[float, float]:
+        first, second = (float(dp.expected_return(tau, reward, pi, start, gamma=gamma)) for pi in policies)
+        return first, second
+
+    relative = returns(_wide(levels[0], tau))
     spread = _spread(levels[0], tau, start, gamma)
     regret = min(max(0.0, relative[0] - relative[1]) / spread, 1.0) if spread else 0.0
     size = np.abs(canonicalise(a, tau, gamma=gamma)[..., 0]).max()
-    return WorstCase(regret, policies, returns_a, returns_b, regret * spread * size, spread * size)
+    return WorstCase(regret, policies, returns(a), returns(b), regret * spread * size, spread * size)
 
 
 def regret_bound(
@@ -151,7 +153,7 @@ def regret_bound(
     """
     a, b, tau, start = _checked(reward_a, reward_b, transition, initial, gamma)
     pi = np.asarray(policy_or_uniform(policy, tau), float)
-    c = canonicalise(a, tau, gamma=gamma, policy=pi)[..., 0]
+    c = np.asarray(canonicalise(a, tau, gamma=gamma, policy=pi)[..., 0])
     spread = _spread(c, tau, start, gamma)
     spans = {np.inf: 2.0, 2: np.sqrt(2.0), 1: 1.0}
     distances = {p: starc_distance(a, b, tau, gamma=gamma, norm=p, metric=p, policy=pi) for p in spans}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import scipy.cluster.hierarchy as hierarchy
 from matplotlib.axes import Axes
@@ -99,8 +100,10 @@ def measure(
     if all(reward.kind is Kind.POINTWISE for reward in named.values()) and is_tabular(task):
         model = task.tabular()
         tables = reward_tables(named, model)
-        matrix = distance_matrix(
-            tables, model.transition, gamma=discount, canonicalisation=canonicalisation, norm=norm, metric=norm
+        matrix = np.asarray(
+            distance_matrix(
+                tables, model.transition, gamma=discount, canonicalisation=canonicalisation, norm=norm, metric=norm
+            )
         )
         pairs = {name: (tables[0], table, model.transition, model.initial) for name, table in zip(named, tables)}
         regret = {name: float(policy_regret(*pair, gamma=discount)) for name, pair in pairs.items()}
@@ -173,10 +176,9 @@ def write(found: Distances, out: str | os.PathLike[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     numbers, picture = folder / "distances.json", folder / "distances.svg"
     numbers.write_text(json.dumps(found.record(), indent=1) + "\n", encoding="utf-8")
-    import matplotlib
-
     side = 2.4 + 0.75 * len(found.names)
-    with matplotlib.rc_context({**plots.STYLE, "figure.facecolor": "white"}):
+    style: Any = {**plots.STYLE, "figure.facecolor": "white"}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(side + 3.0, side), layout="constrained")
         axes = figure.subplots(1, 2, width_ratios=[1.0, 2.5])
         heatmap(found, list(axes))
