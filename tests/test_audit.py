@@ -52,7 +52,7 @@ def test_harmless_shaping_passes():
 def test_farming_is_found_with_its_loop():
     found = audit(ROOMS, rd.weighted_sum(task=rd.environment_reward(), bonus=loiter()))
     assert found.verdict.startswith("Not the same task")
-    assert {"farming loops", "optimising it", "worst case", "component dominance"} <= concerns(found)
+    assert {"farming loops", "optimising it", "worst case", "components"} <= concerns(found)
     assert found.loop.designed == pytest.approx(0.1)
     assert found.loop.task == 0
     assert found.loop.advantage > 0

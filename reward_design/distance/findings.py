@@ -81,7 +81,7 @@ def component_findings(
         paid: discounted sum of the absolute values of each term.
         constant: whether the term is the same on all transitions.
         where: which policy the sums belong to.
-        same_task: whether the design is equivalent to the task, so that dominance does no harm.
+        same_task: whether the design is equivalent to the task, so that a large term does no harm.
     """
     total = sum(paid.values())
     shares = {name: size / total if total else 0.0 for name, size in paid.items()}
@@ -91,7 +91,7 @@ def component_findings(
         listed = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
         text = f"shares of the absolute return {where}: {listed}"
         drowned = f"; {top} drowns the others" if shares[top] > 0.9 else ""
-        found.append(Finding("component dominance", shares[top] > 0.9 and not same_task, text + drowned, shares))
+        found.append(Finding("components", shares[top] > 0.9 and not same_task, text + drowned, shares))
     still = [name for name, flat in constant.items() if flat]
     if still:
         text = f"{', '.join(still)}: the same on every transition that can happen, so no behaviour is told from another"
