@@ -62,6 +62,13 @@ def test_farming_is_found_with_its_loop():
     assert "farming loops" not in concerns(small)
 
 
+def test_a_design_with_the_same_optimum_is_told_from_one_with_another():
+    found = audit(ROOMS, ROOMS.dense_reward)
+    assert found.verdict.startswith("Another order of policies with the same optimum")
+    assert found.distance > 0.1
+    assert found.worst_regret > 0.1
+
+
 def test_gamma_mismatch_is_found():
     assert evidence(audit(ROOMS, shaping(0.5)), "gamma")["chain/potential_shaping"] == 0.5
     assert "gamma" in concerns(audit(ROOMS, shaping(0.5)))

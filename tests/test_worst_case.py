@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
+from scipy.optimize import linprog, minimize_scalar
 
-from reward_design.agents.dynamic_programming import expected_return
+from reward_design.agents.dynamic_programming import expected_return, policy_iteration
 from reward_design.distance import (
     dard_distance,
     epic_distance,
@@ -63,6 +63,24 @@ def test_equals_the_second_programme_and_beats_enumeration(seed):
     loss = (j_a[:, None] - j_a[None, :])[allowed].max() / np.ptp(j_a)
     assert 0.1 < loss <= found.regret + 1e-9
     assert found.spread == pytest.approx(np.ptp(j_a), rel=1e-9)
+
+
+def test_large_problems_equal_their_dual():
+    """By duality the worst case is min over λ ≥ 0 of the range of J under a - λ b, which policy iteration gives."""
+    rng, transition, initial = random_mdp(3, 200, 3)
+    a = rng.normal(size=(200, 3, 200))
+    b = a + rng.normal(size=a.shape)
+
+    def spread(weight):
+        reward = a - weight * b
+        best, worst = (policy_iteration(transition, sign * reward, gamma=GAMMA).values @ initial for sign in (1, -1))
+        return best + worst
+
+    dual = minimize_scalar(spread, bounds=(0, 5), method="bounded", options={"xatol": 1e-10}).fun
+    found = worst_case_regret(a, b, transition, initial, gamma=GAMMA)
+    assert found.loss == pytest.approx(dual, rel=1e-7)
+    assert found.regret == pytest.approx(dual / spread(0.0), rel=1e-7)
+    assert 0.1 < found.regret < 0.9
 
 
 @pytest.mark.parametrize("seed", range(4))

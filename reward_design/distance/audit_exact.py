@@ -97,7 +97,8 @@ def _verdict(
         return f"The opposite of the task: {found}."
     others = [f.check for f in findings if f.concern and f.check not in ("distance", "parts of the difference")]
     also = f" See also: {', '.join(dict.fromkeys(others))}." if others else ""
-    return f"Not the same task: {found}.{also}"
+    start = "Another order of policies with the same optimum" if regret <= SAME else "Not the same task"
+    return f"{start}: {found}.{also}"
 
 
 def _regret_findings(worst: WorstCase, regret: float, bound: float) -> list[Finding]:

@@ -7,7 +7,7 @@ from reward_design.distance.findings import Audit
 from reward_design.envs import exact
 from reward_design.envs.base import Task
 
-MAX_STATES = 2000
+MAX_STATES = 1000
 """Larger models are sampled: the linear programmes would take minutes."""
 
 

@@ -126,9 +126,4 @@ def shares_finding(scale: float, shares: Mapping[str, float], *, same: bool = Fa
     """The parts of the difference in words; of no concern if the rewards are known to be the ``same`` task."""
     listed = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
     text = f"the design pays {scale:.3g} times what the task pays, plus a difference that is {listed}"
-    return Finding(
-        "parts of the difference",
-        not same and (shares["residual"] > 1e-6 or scale == 0),
-        text,
-        {"factor": scale, **shares},
-    )
+    return Finding("parts of the difference", not same, text, {"factor": scale, **shares})

@@ -17,6 +17,8 @@ from reward_design.distance.canonicalisation import canonicalise, flow_matrix, p
 from reward_design.distance.starc import starc_distance
 from reward_design.envs import exact
 
+_MANY = 500
+"""Pairs of state and action from which the interior-point method is faster than the simplex method."""
 _TOLERANCE = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
@@ -237,7 +239,7 @@ def _occupancies(levels: list[np.ndarray], flow: Any, start: np.ndarray) -> tupl
     found = linprog(
         np.concatenate([-a, a]), A_ub=scipy.sparse.csr_array(np.concatenate([b, -b])[None]), b_ub=[0.0],
         A_eq=scipy.sparse.block_array([[flow, None], [None, flow]]), b_eq=np.concatenate([start, start]),
-        method="highs", options=_TOLERANCE,
+        method="highs-ds" if a.size < _MANY else "highs-ipm", options=_TOLERANCE,
     )  # fmt: skip
     if found.x is None:
         raise RuntimeError(f"the linear programme of the worst case was not solved: {found.message}")
