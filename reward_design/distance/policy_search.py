@@ -4,6 +4,7 @@ Source: the cross-entropy method, Rubinstein, "The Cross-Entropy Method for Comb
 1999; on linear policies as in Szita and Lorincz, "Learning Tetris Using the Noisy Cross-Entropy Method", 2006.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from reward_design.agents.collector import Collector
 from reward_design.combinators import freeze_running
 from reward_design.core import Reward, Transition
 from reward_design.distance.features import flat_observations
-from reward_design.envs.base import Task
+from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.host import HostEnv
 
 
@@ -59,10 +60,11 @@ def search(
     act = linear_policies(task, observations)
     size = flat_observations(jax.tree.map(lambda x: np.asarray(x)[:1], observations)).shape[1] + 1
     rng, tried = np.random.default_rng(seed), []
+    scorers = [_scorer(one) for one in (task.true_reward, reward)]
     weights = rng.normal(size=(population, size, num_outputs(task.env.action_space)))
     for generation in range(generations):
         rows = rollouts(task, act, weights, steps=steps, seed=seed + generation)
-        tried.append((weights, *_returns(task, reward, rows, gamma)))
+        tried.append((weights, *_returns(task, scorers, rows, gamma)))
         best = weights[np.argsort(-tried[-1][2])[: max(2, population // 4)]]
         near = best.mean(0) + (best.std(0) + 0.1) * rng.normal(size=(population // 2, *weights.shape[1:]))
         fresh = rng.normal(size=(population - len(near) - 1, *weights.shape[1:]))
@@ -124,9 +126,8 @@ def _on_device(task: Task, act: Any, weights: np.ndarray, steps: int, seed: int)
     """Steps of all lanes in one compiled call; actions are computed on the host between them."""
     env, num = task.functional(), len(weights)
     keys = jax.random.split(jax.random.key(seed), num)
-    obs, state = jax.jit(jax.vmap(env.reset))(keys)
-    step = jax.jit(jax.vmap(env.step))
-    rows = []
+    reset, step = _compiled(env)
+    (obs, state), rows = reset(keys), []
     for t in range(steps):
         action = act(weights, obs)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), t), num)
@@ -136,18 +137,29 @@ def _on_device(task: Task, act: Any, weights: np.ndarray, steps: int, seed: int)
     return jax.tree.map(lambda *x: np.stack([np.asarray(one) for one in x]), *rows)
 
 
-def _returns(task: Task, reward: Reward, rows: Transition, gamma: float) -> tuple[Any, ...]:
+@functools.lru_cache(maxsize=8)
+def _compiled(env: FunctionalEnv) -> tuple[Any, Any]:
+    return jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
+
+
+def _returns(task: Task, scorers: Any, rows: Transition, gamma: float) -> tuple[Any, ...]:
     """Discounted returns of the task and the design, absolute sums of terms, success, per episode."""
     discount = gamma ** np.arange(len(rows.mask))[:, None]
-    paid = np.asarray(_unrolled(task.true_reward, rows).reward, float)
-    output = _unrolled(reward, rows)
+    own, output = (scorer(rows) for scorer in scorers)
+    paid = np.asarray(own.reward, float)
     designed, mask = np.asarray(output.reward, float), np.asarray(rows.mask)
     terms = {name: (discount * np.abs(np.asarray(term))).sum(0) for name, term in output.terms.items()}
     success = (np.asarray(task.success(jax.tree.map(jnp.asarray, rows))) & mask).any(0)
     return (discount * paid).sum(0), (discount * designed).sum(0), terms, success
 
 
-def _unrolled(reward: Reward, rows: Transition) -> Any:
+def _scorer(reward: Reward) -> Callable[[Transition], Any]:
+    """``unroll`` with running statistics frozen, compiled once."""
     frozen = freeze_running(reward)
-    params, state = frozen.init(jax.random.key(0), jax.tree.map(lambda x: jnp.asarray(x[0]), rows))
-    return jax.jit(frozen.unroll)(params, state, jax.tree.map(jnp.asarray, rows))[0]
+    unroll = jax.jit(frozen.unroll)
+
+    def score(rows: Transition) -> Any:
+        params, state = frozen.init(jax.random.key(0), jax.tree.map(lambda x: jnp.asarray(x[0]), rows))
+        return unroll(params, state, jax.tree.map(jnp.asarray, rows))[0]
+
+    return score
