@@ -10,8 +10,8 @@ import pytest
 import reward_design as rd
 from reward_design import cli
 from reward_design.agents.dynamic_programming import expected_return, policy_evaluation, policy_iteration
-from reward_design.distance import audit, best_loop, reward_table, sample_tabular, sampled_parts
-from reward_design.distance.audit_sampled import worst_pair
+from reward_design.distance import audit, best_loop, reward_table, sample_tabular, sampled_parts, sampled_starc
+from reward_design.distance.audit_sampled import draw, worst_pair
 from reward_design.distance.policy_search import Searched
 from reward_design.envs import task
 from reward_design.experiments import audit_page, distance_table
@@ -261,6 +261,22 @@ def test_sampled_parts():
     scale, shares = sampled_parts(model.reward, model.reward + redistribution, batch, gamma=model.gamma)
     assert scale == pytest.approx(1, abs=0.1)
     assert shares["redistribution"] > 0.7
+
+
+def test_short_recorded_episodes_and_a_bonus_at_the_end():
+    """A bonus b for ending is shaping by a constant potential, -b/γ, that also takes (1 - γ) b/γ off each step."""
+    cartpole = task("gymnasium/CartPole-v1")
+    bonus = rd.pointwise("bonus", lambda t: jnp.where(t.terminated, 5.0, 0.0))
+    design = rd.weighted_sum(task=rd.environment_reward(), bonus=bonus)
+    batch = draw(cartpole, design, num_samples=300, steps=200, seed=0)
+    assert batch.num_samples >= 300
+    gamma = 0.9
+    scale, shares = sampled_parts(cartpole.true_reward, design, batch, gamma=gamma)
+    assert scale == pytest.approx(1 - 5 * (1 - gamma) / gamma, abs=1e-6)
+    assert shares["residual"] < 1e-9
+    assert sampled_starc(cartpole.true_reward, design, batch, gamma=gamma).distance < 1e-6
+    fatal = rd.weighted_sum(task=rd.environment_reward(), bonus=bonus, weights={"bonus": 4.0})
+    assert sampled_starc(cartpole.true_reward, fatal, batch, gamma=gamma).distance > 1.9
 
 
 # --- pages and commands -----------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from reward_design.distance.samples_mujoco import sample_mujoco
 from reward_design.envs.base import Task
 from reward_design.envs.host import HostEnv
 
+MAX_ROUNDS = 20
+"""Rounds of rollouts of which the recorded samples are gathered, where episodes are short."""
 SAME = 1e-4
 """Sampled distances below count as 0: rewards of the environment come in single precision."""
 
@@ -82,7 +84,10 @@ def draw(task: Task, reward: Reward, *, num_samples: int, steps: int, seed: int)
     rng = np.random.default_rng(seed)
     random = rng.normal(size=(lanes, _size(task) + 1, num_outputs(task.env.action_space)))
     noise = lambda weights, obs: _uniform(rng, task.env.action_space, len(weights))  # noqa: E731
-    return recorded_samples(rollouts(task, noise, random, steps=steps, seed=seed))
+    rows = [rollouts(task, noise, random, steps=steps, seed=seed)]
+    while sum(int(np.sum(part.mask)) for part in rows) < num_samples and len(rows) < MAX_ROUNDS:
+        rows.append(rollouts(task, noise, random, steps=steps, seed=seed + len(rows)))
+    return recorded_samples(jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *rows))
 
 
 def worst_pair(tried: Searched) -> tuple[float, int, int]:

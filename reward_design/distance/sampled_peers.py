@@ -123,7 +123,7 @@ def sampled_dard(
 
 
 def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x)[:, 0], tree)
+    return jax.tree.map(lambda x: x[:, 0], tree)
 
 
 def _rows(tree: Any, index: np.ndarray) -> Any:

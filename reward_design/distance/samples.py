@@ -172,8 +172,9 @@ def sample_functional(
         return jax.lax.scan(body, env.reset(first), jax.random.split(key, num_steps))[1]
 
     rows = jax.jit(jax.vmap(lane))(jax.random.split(jax.random.key(seed), num_lanes))
-    flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), rows)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
     obs, state, action, next_obs, next_state, reward, terminated, info = flat
+    obs, action, next_obs, terminated, info = jax.tree.map(np.asarray, (obs, action, next_obs, terminated, info))
 
     @jax.jit
     def simulate(key: Any, states: Any, actions: Any) -> tuple[Any, Any]:
