@@ -77,6 +77,8 @@ class Settings:
     num_envs: int = 384
     num_pairs: int = 8
     """Pairs (R1, R2) per MDP; each gives 16 rows."""
+    leak: float = 0.0
+    """Probability of each successor that is impossible here; the published recipe leaves about 1e-10."""
     workers: int = 2
     """Processes."""
     seed: int = 0
@@ -87,6 +89,8 @@ def rewards_and_dynamics(settings: Settings, env: int) -> tuple[np.ndarray, np.n
     """``[pairs, 17, S, A, S]`` rewards, the first of each pair R1 and the last R2, and ``[S, A, S]`` dynamics."""
     rng = np.random.default_rng([settings.seed, env])
     transition = random_transition(rng, STATES, ACTIONS)
+    transition = np.where(transition > 0, transition, settings.leak)
+    transition /= transition.sum(-1, keepdims=True)
     families = []
     for _ in range(settings.num_pairs):
         first, last = (random_reward(rng, STATES, ACTIONS, gamma=GAMMA) for _ in range(2))
