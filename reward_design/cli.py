@@ -1,4 +1,4 @@
-"""The command ``reward-design``: compare, train, play, list, report. Heavy imports wait until a command runs."""
+"""The command ``reward-design``: compare, train, play, distance, audit and more. Heavy imports wait for a command."""
 
 import contextlib
 import os
@@ -174,6 +174,109 @@ class Play:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """Measure how far designs are from the task and from each other, without training.
+
+    Exact on tabular tasks, with regret and worst-case regret; elsewhere from samples, with 95 % intervals. With --out a
+    folder gets distances.json and distances.svg, a heat map beside a dendrogram.
+
+    For example:
+
+      reward-design distance --task four_rooms --rewards sparse dense shaping misaligned --out results/distances
+    """
+
+    task: Annotated[str, arg(metavar="NAME")]
+    """Name of a task (see `reward-design list`)."""
+    rewards: Annotated[tuple[str, ...], arg(aliases=["--reward"], metavar="NAME [NAME ...]")] = (
+        "sparse",
+        "dense",
+        "shaping",
+        "misaligned",
+    )
+    """Names of designs, or your own as module:attribute."""
+    canonicalisation: str = "val"
+    """val, minimal, minimal_weighted, val_potential, minimal_potential, epic, dard or none."""
+    norm: str = "2"
+    """Both norms: 1, 2, inf, weighted_1, weighted_2 or weighted_inf."""
+    gamma: float | None = None
+    """Discount per step; by default the task's."""
+    samples: int = 4000
+    """Samples, where the task has no exact dynamics."""
+    seed: int = 0
+    """Seed of the samples."""
+    out: str | None = None
+    """Folder for distances.json and distances.svg."""
+    json: bool = False
+    """Print the numbers as JSON in place of the table."""
+
+    def run(self, command: str) -> int:
+        """Measure, print, write."""
+        from json import dumps
+
+        from reward_design.envs import task as find
+        from reward_design.experiments import designs, distance_table, terminal
+
+        task = find(self.task)
+        rewards = {name: designs.resolve(design, task) for name, design in designs.labelled(self.rewards).items()}
+        found = distance_table.measure(
+            task, rewards, gamma=self.gamma, canonicalisation=self.canonicalisation,
+            norm=int(self.norm) if self.norm.isdigit() else self.norm, num_samples=self.samples, seed=self.seed,
+        )  # fmt: skip
+        written = distance_table.write(found, self.out) if self.out else []
+        if self.json:
+            print(dumps(found.record()))
+            return 0
+        terminal.console().print(distance_table.table(found))
+        for path in written:
+            print(path)
+        return 0
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Ask whether a design is still the task: distance, what the difference is made of, who exploits it.
+
+    Prints the verdict and every check with its numbers, and writes one HTML page with the episodes that show the worst
+    case (pictures on grids, clips elsewhere).
+
+    For example:
+
+      reward-design audit --task four_rooms --reward misaligned
+
+      reward-design audit --task mujoco/Reacher --reward my_module:my_reward --out results/audit
+    """
+
+    task: Annotated[str, arg(metavar="NAME")]
+    """Name of a task (see `reward-design list`)."""
+    reward: Annotated[str, arg(aliases=["--rewards"])]
+    """Name of a design, or your own as module:attribute."""
+    gamma: float | None = None
+    """Discount per step; by default the task's."""
+    samples: int = 4000
+    """Samples, where the task has no exact dynamics."""
+    seed: int = 0
+    """Seed of samples and policy search."""
+    out: str = "results/audit"
+    """Folder for the page."""
+
+    def run(self, command: str) -> int:
+        """Audit, print, write the page."""
+        from reward_design.experiments import graphics
+
+        graphics.guard()
+        from reward_design.distance import audit
+        from reward_design.envs import task as find
+        from reward_design.experiments import audit_page, designs
+
+        task = find(self.task)
+        reward = designs.resolve(self.reward, task)
+        found = audit(task, reward, gamma=self.gamma, num_samples=self.samples, seed=self.seed)
+        print(found)
+        print(f"\nPage: {audit_page.write(found, task, reward, self.out).resolve()}")
+        return 0
+
+
+@dataclass(frozen=True)
 class List:
     """Name the tasks, reward designs and agents, with a line of text each."""
 
@@ -208,11 +311,16 @@ class Report:
         return 0
 
 
-COMMANDS: dict[str, type] = {"compare": Compare, "train": Train, "play": Play, "list": List, "report": Report}
+COMMANDS: dict[str, type] = {
+    "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
+    "report": Report,
+}  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
     | Annotated[Train, subcommand("train", description="train one agent with one reward on one task")]
     | Annotated[Play, subcommand("play", description="play episodes of a trained policy, make a video")]
+    | Annotated[Distance, subcommand("distance", description="measure how far designs are from the task, untrained")]
+    | Annotated[Audit, subcommand("audit", description="ask whether a design is still the task, write a page")]
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
 )

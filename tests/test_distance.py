@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 import reward_design as rd
 from reward_design.agents.dynamic_programming import policy_evaluation
 from reward_design.distance import (
+    CANONICALISATIONS,
+    canonicalise,
+    dard_distance,
     distance_matrix,
     epic_distance,
     epic_distance_matrix,
     reward_table,
     reward_tables,
     starc_distance,
-    val_canonicalisation,
 )
 from reward_design.envs import task
 
@@ -72,7 +74,7 @@ IMPOSSIBLE = (TWO_STATES == 0).astype(float)
 
 
 def test_example_a_canonical_forms():
-    c = val_canonicalisation(np.stack([POSITION, MOVING]), TWO_STATES, gamma=0.5)
+    c = canonicalise(np.stack([POSITION, MOVING]), TWO_STATES, gamma=0.5)[..., 0]
     np.testing.assert_allclose(c[0].ravel(), [-0.25, 0.25, 0.25, -0.25], atol=1e-15)
     np.testing.assert_allclose(c[1].ravel(), [-0.5, 0.5, -0.5, 0.5], atol=1e-15)
 
@@ -89,6 +91,10 @@ def test_example_a_norms(norm, expected):
 def test_example_a_mixtures(weight, expected):
     mixed = POSITION + weight * MOVING
     assert starc_distance(POSITION, mixed, TWO_STATES, gamma=0.5) == pytest.approx(expected, abs=1e-6)
+    minimal = np.sqrt(2 - 2 / np.sqrt(1 + 5 * weight**2))
+    for name in ("minimal", "minimal_weighted"):
+        d = starc_distance(POSITION, mixed, TWO_STATES, gamma=0.5, canonicalisation=name)
+        assert d == pytest.approx(minimal, abs=1e-12)
     assert epic_distance(POSITION, mixed, gamma=0.5) == pytest.approx(expected / 2, abs=1e-6)
 
 
@@ -99,14 +105,31 @@ def test_example_a_reward_on_arrival_is_equivalent():
     assert epic_distance(POSITION, arrival, gamma=0.5) < 1e-12
 
 
-@pytest.mark.parametrize("size", [1.0, 10.0, 100.0])
-def test_example_b_epic_reads_impossible_transitions(size):
+@pytest.mark.parametrize(
+    ("size", "dard_opposite", "dard_same"),
+    [(1.0, 0.816497, 1.087889), (10.0, 0.089353, 1.382261), (100.0, 0.008944, 1.411048)],
+)
+def test_example_b_epic_and_dard_read_impossible_transitions(size, dard_opposite, dard_same):
     up, down = POSITION + size * IMPOSSIBLE, -POSITION + size * IMPOSSIBLE
     rho = 1 / np.sqrt(4 * size**2 + 1)
-    assert starc_distance(up, down, TWO_STATES, gamma=0.5) == pytest.approx(2, abs=1e-12)
-    assert starc_distance(up, POSITION, TWO_STATES, gamma=0.5) < 1e-12
+    for name in ("val", "minimal", "minimal_weighted"):
+        kwargs = {"gamma": 0.5, "canonicalisation": name}
+        assert starc_distance(up, down, TWO_STATES, **kwargs) == pytest.approx(2, abs=1e-12)
+        assert starc_distance(up, POSITION, TWO_STATES, **kwargs) < 1e-12
     assert epic_distance(up, down, gamma=0.5) == pytest.approx(rho, abs=1e-12)
     assert epic_distance(up, POSITION, gamma=0.5) == pytest.approx(np.sqrt((1 - rho) / 2), abs=1e-12)
+    for other, expected in ((down, dard_opposite), (POSITION, dard_same)):
+        dard = starc_distance(up, other, TWO_STATES, gamma=0.5, canonicalisation="dard")
+        assert dard == pytest.approx(expected, abs=1e-6)
+
+
+def test_example_b_weighted_norms_rescue_the_potential_and_not_the_others():
+    up, down = POSITION + 100 * IMPOSSIBLE, -POSITION + 100 * IMPOSSIBLE
+    expected = {"epic": (0.0100, 1.4107), "dard": (0.0200, 1.4071), "val_potential": (2.0, 0.0)}
+    for name, (opposite, same) in expected.items():
+        kwargs = {"gamma": 0.5, "canonicalisation": name, "norm": "weighted_2", "metric": "weighted_2"}
+        assert starc_distance(up, down, TWO_STATES, **kwargs) == pytest.approx(opposite, abs=1e-4)
+        assert starc_distance(up, POSITION, TWO_STATES, **kwargs) == pytest.approx(same, abs=1e-4)
 
 
 def test_example_c_stochastic():
@@ -117,23 +140,31 @@ def test_example_c_stochastic():
     other = np.zeros((2, 2, 2))
     other[1, 0] = 1.0
     np.testing.assert_allclose(
-        val_canonicalisation(arrival, transition, gamma=0.9), [[0.2, -0.2], [0.2, -0.2]], atol=1e-14
+        canonicalise(arrival, transition, gamma=0.9)[..., 0], [[0.2, -0.2], [0.2, -0.2]], atol=1e-14
     )
     np.testing.assert_allclose(
-        val_canonicalisation(other, transition, gamma=0.9), [[0.09, -0.09], [0.59, -0.59]], atol=1e-14
+        canonicalise(other, transition, gamma=0.9)[..., 0], [[0.09, -0.09], [0.59, -0.59]], atol=1e-14
     )
     assert starc_distance(arrival, expected, transition, gamma=0.9) < 1e-12
     assert epic_distance(arrival, expected, gamma=0.9) == pytest.approx(np.sqrt(0.5), abs=1e-12)
+    for name, norm, value in (
+        ("val_potential", 2, np.sqrt(2)), ("val_potential", "weighted_2", np.sqrt(2 - 2 / np.sqrt(6))),
+        ("dard", 2, np.sqrt(2)),
+    ):  # fmt: skip
+        d = starc_distance(arrival, expected, transition, gamma=0.9, canonicalisation=name, norm=norm, metric=norm)
+        assert d == pytest.approx(value, abs=1e-6)
     for norm, value in ((1, 25 / 34), (2, np.sqrt(2 - 2 * 0.68 / np.sqrt(0.7124))), (np.inf, 50 / 59)):
         d = starc_distance(arrival, other, transition, gamma=0.9, norm=norm, metric=norm)
         assert d == pytest.approx(value, abs=1e-12)
 
 
-GOLDEN = {  # pair: (EPIC, VAL / 2) on the 3 x 3 grid
-    "sparse-center": (0.7500, 0.7695), "sparse-path": (0.1602, 0.1292), "sparse-cliff": (0.3676, 0.4203),
-    "center-penalty": (0.6614, 0.6387), "center-path": (0.7071, 0.7419), "center-cliff": (0.6692, 0.7094),
-    "penalty-path": (0.9871, 0.9916), "penalty-cliff": (0.9300, 0.9074), "path-cliff": (0.2672, 0.3529),
-    "sparse-penalty": (1.0, 1.0), "sparse-dense": (0.0, 0.0),
+GOLDEN = {  # pair: (EPIC, DARD, VAL / 2, minimal / 2) on the 3 x 3 grid
+    "sparse-center": (0.7500, 0.7518, 0.7695, 0.7718), "sparse-path": (0.1602, 0.1524, 0.1292, 0.1553),
+    "sparse-cliff": (0.3676, 0.3805, 0.4203, 0.3801), "center-penalty": (0.6614, 0.6594, 0.6387, 0.6358),
+    "center-path": (0.7071, 0.7126, 0.7419, 0.7324), "center-cliff": (0.6692, 0.6764, 0.7094, 0.6926),
+    "penalty-path": (0.9871, 0.9883, 0.9916, 0.9879), "penalty-cliff": (0.9300, 0.9248, 0.9074, 0.9250),
+    "path-cliff": (0.2672, 0.2888, 0.3529, 0.2852), "sparse-penalty": (1.0, 1.0, 1.0, 1.0),
+    "sparse-dense": (0.0, 0.0, 0.0, 0.0), "sparse-shaped": (0.0, 0.0, 0.0, 0.0),
 }  # fmt: skip
 
 
@@ -154,6 +185,7 @@ def grid_world():
     tables = {k: np.broadcast_to(np.array(v, float)[:, None, None], (9, 5, 9)) for k, v in states.items()}
     phi = -np.array([4.0, 3, 2, 3, 2, 1, 2, 1, 0])
     tables["dense"] = 4 * tables["sparse"] - 1 + 0.99 * phi - phi[:, None, None]
+    tables["shaped"] = 4 * tables["sparse"] - 1
     return transition, tables
 
 
@@ -161,9 +193,13 @@ def grid_world():
 def test_golden_grid(pair):
     transition, tables = grid_world()
     a, b = (tables[name] for name in pair.split("-"))
-    epic, val = GOLDEN[pair]
+    epic, dard, val, minimal = GOLDEN[pair]
     assert epic_distance(a, b, gamma=0.99) == pytest.approx(epic, abs=1e-4)
+    assert dard_distance(a, b, transition, gamma=0.99) == pytest.approx(dard, abs=1e-4)
     assert starc_distance(a, b, transition, gamma=0.99) / 2 == pytest.approx(val, abs=1e-4)
+    for name, value in {"minimal": minimal, "epic": epic, "minimal_potential": epic, "dard": dard}.items():
+        d = starc_distance(a, b, transition, gamma=0.99, canonicalisation=name)
+        assert d / 2 == pytest.approx(value, abs=1e-4), name
 
 
 # --- invariances ----------------------------------------------------------------------------------------------------
@@ -172,18 +208,30 @@ def test_golden_grid(pair):
 def distance_of(name, a, b, transition, gamma=GAMMA):
     if name == "epic_distance":
         return 2 * epic_distance(a, b, gamma=gamma)
+    if name == "dard_distance":
+        return 2 * dard_distance(a, b, transition, gamma=gamma)
     return starc_distance(a, b, transition, gamma=gamma, canonicalisation=name)
 
 
-@pytest.mark.parametrize(
-    ("name", "invariant"),
-    [
-        ("val", {"scale", "shaping", "redistribution"}),
-        ("epic", {"scale", "shaping"}),
-        ("epic_distance", {"scale", "shaping"}),
-        ("none", {"scale"}),
-    ],
-)
+INVARIANT = {
+    "val": {"scale", "shaping", "redistribution"},
+    "minimal": {"scale", "shaping", "redistribution"},
+    "minimal_weighted": {"scale", "shaping", "redistribution"},
+    "val_potential": {"scale", "shaping"},
+    "minimal_potential": {"scale", "shaping"},
+    "epic": {"scale", "shaping"},
+    "dard": {"scale", "shaping"},
+    "none": {"scale"},
+    "epic_distance": {"scale", "shaping"},
+    "dard_distance": {"scale", "shaping"},
+}
+
+
+def test_every_canonicalisation_has_a_row():
+    assert set(CANONICALISATIONS) < set(INVARIANT)
+
+
+@pytest.mark.parametrize(("name", "invariant"), list(INVARIANT.items()))
 def test_invariance_matrix(name, invariant):
     worst = dict.fromkeys(("scale", "shaping", "redistribution"), 0.0)
     for seed in range(20):
@@ -235,14 +283,14 @@ def test_epic_with_other_distributions_is_pearson():
 def test_val_is_the_advantage_and_equals_loops():
     rng, transition, reward = random_mdp(4)
     policy = rng.dirichlet(np.ones(A), S)
-    c = val_canonicalisation(reward, transition, gamma=0.9, policy=policy)
+    c = canonicalise(reward, transition, gamma=0.9, policy=policy)[..., 0]
     np.testing.assert_allclose((policy * c).sum(-1), 0, atol=1e-13)
     values = policy_evaluation(transition, reward, policy, gamma=0.9)
     q = (transition * (reward + 0.9 * values)).sum(-1)
     np.testing.assert_allclose(c, q - values[:, None], atol=1e-13)
     full = naive_val(reward, transition, 0.9, policy)
     np.testing.assert_allclose(np.broadcast_to(c[..., None], full.shape), full, atol=1e-12)
-    again = val_canonicalisation(full, transition, gamma=0.9, policy=policy)
+    again = canonicalise(full, transition, gamma=0.9, policy=policy)[..., 0]
     np.testing.assert_allclose(again, c, atol=1e-12)
 
 
@@ -291,8 +339,8 @@ def test_metric_axioms(seed, norm, gamma):
     assert starc_distance(rewards[0], -rewards[3], transition, gamma=gamma, norm=norm, metric=norm) > 2 - 1e-8
 
 
-@pytest.mark.parametrize("metric", [1, 2, "inf"])
-@pytest.mark.parametrize("canonicalisation", ["val", "epic", "none"])
+@pytest.mark.parametrize("metric", [1, 2, "inf", "weighted_1", "weighted_2", "weighted_inf"])
+@pytest.mark.parametrize("canonicalisation", list(CANONICALISATIONS))
 def test_matrix_equals_pairs(canonicalisation, metric):
     rng, transition, reward = random_mdp(7)
     rewards = np.stack([reward, rng.normal(size=reward.shape), reward + 1e-7 * rng.normal(size=reward.shape), -reward])
@@ -332,6 +380,13 @@ def test_traced_in_single_precision():
         starc = jax.vmap(lambda other: starc_distance(reward, other, transition, gamma=gamma))(others)
         epic = jax.vmap(lambda other: epic_distance(reward, other, gamma=gamma))(others)
         return starc, epic, distance_matrix(others, transition, gamma=gamma)
+
+    for name in CANONICALISATIONS:
+        traced = jax.jit(lambda a, b, name=name: starc_distance(a, b, transition, gamma=GAMMA, canonicalisation=name))(
+            jnp.asarray(reward), jnp.asarray(others[0])
+        )
+        known = starc_distance(reward, others[0], transition, gamma=GAMMA, canonicalisation=name)
+        assert float(traced) == pytest.approx(known, abs=1e-4), name
 
     single = distances(jnp.asarray(reward), jnp.asarray(others), GAMMA)
     double = (
@@ -411,10 +466,13 @@ def test_errors():
     cases = [
         (r"transition\[3, 1\] must be a distribution", (reward, reward, wrong), {}),
         (r"gamma must be in \[0, 1\), got 1.0", (reward, reward, transition), {"gamma": 1.0}),
-        (r"norm must be one of 1, 2, inf, got 3", (reward, reward, transition), {"norm": 3}),
-        (r"metric must be one of 1, 2, inf, got 'l2'", (reward, reward, transition), {"metric": "l2"}),
-        (r"canonicalisation must be one of val, epic, none, got 'dard'", (reward, reward, transition),
-         {"canonicalisation": "dard"}),
+        (r"norm must be one of 1, 2, inf, weighted_1, weighted_2, weighted_inf, got 3", (reward, reward, transition),
+         {"norm": 3}),
+        (r"metric must be one of 1, 2, inf, .*, got 'l2'", (reward, reward, transition), {"metric": "l2"}),
+        (r"canonicalisation must be one of val, minimal, .*, none, got 'starc'", (reward, reward, transition),
+         {"canonicalisation": "starc"}),
+        (r"policy belongs to the canonicalisations val and val_potential, got one for 'epic'",
+         (reward, reward, transition), {"canonicalisation": "epic", "policy": np.full((S, A), 1 / A)}),
         (r"reward_b must have shape \[S, A, S\] = \(8, 3, 8\)", (reward, reward[:, :2], transition), {}),
         (r"transition must have shape \[..., S, A, S\], got \(3, 8, 8\)", (reward, reward, transition.swapaxes(0, 1)),
          {}),
@@ -431,5 +489,9 @@ def test_errors():
         distance_matrix(reward, transition, gamma=GAMMA)
     with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\], got 1.5"):
         epic_distance(reward, reward, gamma=1.5)
+    with pytest.raises(ValueError, match=r"coverage must hold weights"):
+        dard_distance(reward, reward, transition, gamma=GAMMA, coverage=-np.ones_like(reward))
+    with pytest.raises(ValueError, match="reward_b must be finite, got nan"):
+        dard_distance(reward, bad, transition, gamma=GAMMA)
     with pytest.raises(ValueError, match="reward_a must be finite"):
         epic_distance(bad, reward, gamma=GAMMA)

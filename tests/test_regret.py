@@ -1,4 +1,4 @@
-"""Exact regret: known answers, scaling, and its relation to the distance."""
+"""Exact regret: known answers and scaling."""
 
 import itertools
 
@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
-from reward_design.distance import epic_distance, policy_regret, starc_distance
+from reward_design.distance import policy_regret
 
 GAMMA = 0.9
 
@@ -73,49 +72,6 @@ def test_batch_axes_and_traced_calls():
     assert batch[1, 3] == pytest.approx(one, abs=1e-12)
     traced = jax.jit(lambda a, b: policy_regret(a, b, transition, initial, gamma=GAMMA))(jnp.asarray(a), jnp.asarray(b))
     np.testing.assert_allclose(traced, np.diagonal(batch), atol=1e-4)
-
-
-def worst_regret(a, b, transition, initial, gamma):
-    """Linear programme: max J_a(x) - J_a(y) over occupancies with J_b(x) <= J_b(y), as a share of the range of J_a."""
-    num_states, num_actions, _ = a.shape
-    r_a, r_b = ((transition * r).sum(-1).ravel() for r in (a, b))
-    flow = np.repeat(np.eye(num_states), num_actions, axis=1) - gamma * transition.reshape(-1, num_states).T
-    zero = np.zeros_like(flow)
-    pair = np.block([[flow, zero], [zero, flow]])
-
-    def best(c, **kwargs):
-        return -linprog(-c, **kwargs).fun
-
-    worst = best(
-        np.concatenate([r_a, -r_a]), A_ub=np.concatenate([r_b, -r_b])[None], b_ub=[0], A_eq=pair,
-        b_eq=np.concatenate([initial, initial]),
-    )  # fmt: skip
-    single = {"A_eq": flow, "b_eq": initial}
-    return worst / (best(r_a, **single) + best(-r_a, **single))
-
-
-def test_distance_goes_with_regret():
-    """STARC stays in a band of the worst regret that a pair allows; EPIC does not when reward is redistributed."""
-    distances, epics, worst, regrets = [], [], [], []
-    for seed in range(12):
-        rng, transition, initial = random_mdp(seed)
-        reward = rng.normal(size=(6, 3, 6))
-        for weight in (0.1, 1.0, 10.0):
-            noise = 5 * rng.normal(size=(6, 3, 6))
-            other = reward + weight * rng.normal(size=(6, 3, 6))
-            first = reward + noise - (transition * noise).sum(-1, keepdims=True)
-            distances.append(starc_distance(first, other, transition, gamma=GAMMA))
-            epics.append(2 * epic_distance(first, other, gamma=GAMMA))
-            worst.append(worst_regret(first, other, transition, initial, GAMMA))
-            regrets.append(policy_regret(first, other, transition, initial, gamma=GAMMA))
-    distances, epics, worst, regrets = (np.array(x) for x in (distances, epics, worst, regrets))
-    assert (regrets <= worst + 1e-9).all()
-    assert (worst / distances).min() > 0.3
-    assert (worst / distances).max() < 2.5
-    assert (worst / epics).min() < 0.1
-    assert np.corrcoef(distances, worst)[0, 1] > 0.9
-    assert np.corrcoef(distances, regrets)[0, 1] > 0.5
-    assert np.corrcoef(epics, worst)[0, 1] < np.corrcoef(distances, worst)[0, 1] - 0.1
 
 
 def test_errors():

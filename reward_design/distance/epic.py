@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from reward_design.distance._norms import norm_of, pairwise, stacked, standardise
+from reward_design.distance._norms import norm_of, pairwise, scaled, stacked
+from reward_design.distance.canonicalisation import canonical_epic
 from reward_design.envs import exact
 
 
@@ -60,7 +61,7 @@ def epic_distance(
     xp, a, b, discount, states, actions = exact.floats(reward_a, reward_b, gamma, states, actions)
     a, b, discount = exact.align((a, 3), (b, 3), (discount, 0))
     s_a, s_b = (_standardised(xp, r, discount, states, actions) for r in (a, b))
-    result = 0.5 * norm_of(xp, s_a - s_b, 2, 1)
+    result = 0.5 * norm_of(xp, s_a - s_b, 2)
     exact.check_finite(result, reward_a=reward_a, reward_b=reward_b)
     return exact.as_result(result)
 
@@ -89,29 +90,18 @@ def epic_distance_matrix(
     states, actions = _check_settings(rewards, gamma, state_distribution, action_distribution)
     xp, tables, discount, states, actions = exact.floats(rewards, gamma, states, actions)
     tables, discount = exact.align((tables, 4), (discount, 0))
-    result = 0.5 * pairwise(xp, _standardised(xp, tables, discount[..., None], states, actions), 2, 1)
+    result = 0.5 * pairwise(xp, _standardised(xp, tables, discount[..., None], states, actions), 2)
     exact.check_finite(result, rewards=rewards)
     return result
-
-
-def canonical_epic(xp: Any, rewards: Any, gamma: Any, states: Any = None, actions: Any = None) -> Any:
-    """C(R) for ``[..., S, A, S]``; ``gamma`` has the batch axes, the distributions default to uniform."""
-    num_states, num_actions, _ = rewards.shape[-3:]
-    states = xp.full(num_states, 1 / num_states, rewards.dtype) if states is None else states
-    actions = xp.full(num_actions, 1 / num_actions, rewards.dtype) if actions is None else actions
-    mean = xp.einsum("...sat,a,t->...s", rewards, actions, states)
-    total = xp.einsum("...s,s->...", mean, states)
-    discount = gamma[..., None, None, None]
-    after = discount * mean[..., None, None, :]
-    return rewards + after - mean[..., :, None, None] - discount * total[..., None, None, None]
 
 
 def _standardised(xp: Any, rewards: Any, gamma: Any, states: Any, actions: Any) -> Any:
     """C(R) √D / ‖C(R) √D‖: its plain 2-norm is the norm under the coverage distribution D."""
     root = xp.sqrt(states[:, None, None] * actions[None, :, None] * states[None, None, :])
     root = root.reshape((1,) * (rewards.ndim - 3) + root.shape)
-    scale = norm_of(xp, rewards * root, 2, 1)
-    return standardise(xp, canonical_epic(xp, rewards, gamma, states, actions) * root, scale, 2, 1)
+    x = canonical_epic(xp, rewards, gamma, states, actions) * root
+    size = norm_of(xp, x, 2)
+    return scaled(x, size, size <= exact.zero_tolerance(x) * norm_of(xp, rewards * root, 2), xp)
 
 
 def _check_reward(name: str, reward: Any, rank: int = 3) -> None:
