@@ -80,6 +80,7 @@ class Agent:
         initial_carry: ``(config, env, num_envs) -> carry``, the policy's memory at the start of an episode: zeros, with
             leaves ``[B, ...]``; None if no policy of the agent has memory.
         check: ``env -> None``, raises a ``TypeError`` for spaces that the agent cannot serve.
+        learns_reward: whether ``update`` also trains a reward that has a learner, see :func:`learned_reward`.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Agent:
     host_policy: Callable[..., Any] | None = None
     initial_carry: Callable[..., Any] | None = None
     check: Callable[[Any], None] | None = None
+    learns_reward: bool = False
 
 
 def train(
@@ -203,13 +205,19 @@ def check_fits(agent: Agent, config: Any, env: FunctionalEnv | HostEnv, reward: 
     """Refuse, before anything runs, what cannot work together.
 
     Raises:
-        TypeError: for spaces that the agent cannot serve, or an environment on the host that it cannot train on.
+        TypeError: for spaces that the agent cannot serve, an environment on the host that it cannot train on, or a
+            reward with a learner that it does not train.
         ValueError: for a reward with another gamma, or one that reads what the environment does not give.
     """
     if isinstance(env, HostEnv) and agent.improve is None:
         raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo, dqn or sac.")
     if agent.check is not None:
         agent.check(env)
+    if reward.learner is not None and not agent.learns_reward:
+        raise TypeError(
+            f"agent {agent.name!r} does not train rewards, and {reward.name!r} has to be learned; use ppo, dqn, sac or "
+            "reinforce."
+        )
     check_reward_fits(config, reward)
     _check_readable(env, reward)
 
@@ -246,9 +254,40 @@ def no_fault() -> Fault:
     return Fault(jnp.int32(-1), jnp.int32(-1), jnp.int32(-1))
 
 
-def stop_on_fault(new: Any, old: Any) -> Any:
-    """``new``, or ``old`` with the fault noted once a reward was not finite: nothing learns from there on."""
-    return jax.tree.map(partial(jnp.where, new.fault.step < 0), new, old)._replace(fault=new.fault)
+def stop_on_fault(new: Any, old: Any, *, aside: tuple[str, ...] = ()) -> Any:
+    """``new``, or ``old`` with the fault noted once a reward was not finite: nothing learns from there on.
+
+    The fields ``aside`` are those of ``new`` in any case: large memories that must not be copied.
+    """
+    without = dict.fromkeys(aside, ())
+    kept = jax.tree.map(partial(jnp.where, new.fault.step < 0), new._replace(**without), old._replace(**without))
+    return kept._replace(fault=new.fault, **{name: getattr(new, name) for name in aside})
+
+
+def learner_state(reward: Reward, key: Any, params: Any, example: Transition) -> Any:
+    """Where the learner of a reward starts, ``()`` for a reward that is not learned."""
+    return () if reward.learner is None else reward.learner.init(jax.random.fold_in(key, 1), params, example)
+
+
+def learned_reward(
+    reward: Reward, params: Any, state: Any, trajectory: Transition, key: Any
+) -> tuple[Any, Any, dict[str, Array]]:
+    """Teach a reward a rollout, if it has a learner.
+
+    Args:
+        reward: the reward.
+        params: its params.
+        state: of its learner, see :func:`learner_state`.
+        trajectory: rollout ``[T, B]`` that goes on where the one before stopped.
+        key: random key, from which another one is made.
+
+    Returns:
+        The params, the learner's state, and its metrics as ``reward/<name>``.
+    """
+    if reward.learner is None:
+        return params, state, {}
+    params, state, metrics = reward.learner.update(params, state, trajectory, jax.random.fold_in(key, 1))
+    return params, state, {f"reward/{name}": jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
 
 def linear(start: Any, end: Any, step: Any, num_steps: int) -> Any:

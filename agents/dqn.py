@@ -262,5 +262,5 @@ def check(env: FunctionalEnv | HostEnv) -> None:
 RULE = Rule("dqn", act, lambda config, env, key: jnp.zeros(config.num_gradient_steps), _bootstrap, _fit)
 AGENT = base.Agent(
     "dqn", "deep Q-learning; discrete actions, double, dueling, n-step and prioritised, off-policy", Config,
-    init, update, act, improve, host_policy, check=check,
+    init, update, act, improve, host_policy, check=check, learns_reward=True,
 )  # fmt: skip

@@ -91,6 +91,7 @@ class TrainState(NamedTuple):
     num_updates: Any
     num_gradient_steps: Any
     fault: base.Fault
+    learner_state: Any = ()
 
 
 class Learner(NamedTuple):
@@ -143,13 +144,15 @@ def init(
     """State at the start of a run."""
     require_online(reward, f"{rule_name}, which computes rewards when it samples them,")
     key, reward_key, env_key = jax.random.split(key, 3)
-    own_params, reward_state = reward.init(reward_key, base.reward_example(env, config.num_envs))
+    example = base.reward_example(env, config.num_envs)
+    own_params, reward_state = reward.init(reward_key, example)
+    reward_params = own_params if reward_params is None else reward_params
     steps = max(config.capacity_steps, config.num_steps, config.n_step)
     return TrainState(
         params=learner.params,
         opt_state=learner.opt_state,
         moments=networks.initial_moments(inputs.num_features),
-        reward_params=own_params if reward_params is None else reward_params,
+        reward_params=reward_params,
         reward_state=reward_state,
         lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)),
         replay=replay.empty(example_transition(env, config.num_envs), reward_state.episode, steps),
@@ -158,6 +161,7 @@ def init(
         num_updates=jnp.int32(0),
         num_gradient_steps=learner.num_steps,
         fault=base.no_fault(),
+        learner_state=base.learner_state(reward, reward_key, reward_params, example),
     )
 
 
@@ -169,13 +173,16 @@ def improve(
     keys = jax.random.split(next_key, config.num_steps)
     policy = partial(rule.act, config, env, state)
     trajectory = rollout.with_next_action(trajectory, jax.vmap(policy)(trajectory.next_obs, keys))
-    output, reward_state, episode = collected(reward, state.reward_params, state.reward_state, trajectory)
+    reward_params, learner_state, taught = base.learned_reward(
+        reward, state.reward_params, state.learner_state, trajectory, next_key
+    )
+    output, reward_state, episode = collected(reward, reward_params, state.reward_state, trajectory)
     lanes, metrics = rollout.episode_metrics(env, state.lanes, trajectory, output)
     fault = base.find_fault(state.fault, output, state.num_updates * config.num_steps)
 
     ranked = _new_priorities(state, trajectory) if config.prioritised else ()
     state_now = state._replace(
-        reward_state=reward_state, replay=replay.insert(state.replay, trajectory, episode), priorities=ranked,
+        reward_params=reward_params, reward_state=reward_state, learner_state=learner_state, replay=replay.insert(state.replay, trajectory, episode), priorities=ranked,
         moments=inputs.update_moments(state.moments, trajectory.obs), fault=fault,
     )  # fmt: skip
     learner, ranked, fault, losses = _learn_if_started(rule, config, env, reward, state_now, learn_key)
@@ -184,7 +191,8 @@ def improve(
         priorities=ranked, key=key, num_updates=state.num_updates + 1, fault=fault,
     )  # fmt: skip
     env_steps = (new.num_updates * config.steps_per_update).astype(jnp.float32)
-    return _stop_on_fault(new, state), {**metrics, **losses, "env_steps": env_steps}
+    new = base.stop_on_fault(new, state, aside=("replay", "priorities", "learner_state"))
+    return new, {**metrics, **losses, **taught, "env_steps": env_steps}
 
 
 def collected(reward: Reward, params: Any, state: State, trajectory: Transition) -> tuple[Output, State, Any]:
@@ -308,10 +316,3 @@ def _new_priorities(state: TrainState, trajectory: Transition) -> priorities.Pri
     nowhere = state.priorities.levels[0].size
     index = jnp.where(at < size, at * lanes + jnp.arange(lanes)[None], nowhere)
     return priorities.assign(state.priorities, index.ravel(), state.priorities.highest)
-
-
-def _stop_on_fault(new: TrainState, old: TrainState) -> TrainState:
-    """:func:`base.stop_on_fault` without the replay, which holds no rewards and must not be copied."""
-    without = lambda state: state._replace(replay=(), priorities=())  # noqa: E731
-    kept = base.stop_on_fault(without(new), without(old))
-    return kept._replace(replay=new.replay, priorities=new.priorities)

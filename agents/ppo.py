@@ -123,6 +123,7 @@ class TrainState(NamedTuple):
     key: Any
     num_updates: Any
     fault: base.Fault
+    learner_state: Any = ()
 
 
 NORMALISER = normalise_by_return(gamma=0.0)  # gamma is one of its params: the run's own takes its place
@@ -137,11 +138,12 @@ def init(
     params, moments = network.init(policy_key)
     example = base.reward_example(env, config.num_envs)
     own_params, reward_state = reward.init(reward_key, example)
+    reward_params = own_params if reward_params is None else reward_params
     return TrainState(
         params=params,
         opt_state=optimiser(config).init(ravel_pytree(params)[0]),
         moments=moments,
-        reward_params=own_params if reward_params is None else reward_params,
+        reward_params=reward_params,
         reward_state=reward_state,
         reward_scale=NORMALISER.init(key, example)[1] if config.normalise_reward else (),
         lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)),
@@ -149,6 +151,7 @@ def init(
         key=key,
         num_updates=jnp.int32(0),
         fault=base.no_fault(),
+        learner_state=base.learner_state(reward, reward_key, reward_params, example),
     )
 
 
@@ -188,7 +191,10 @@ def improve(
     carry = z if config.recurrent else ()
     next_action, _ = network.act(state.params, state.moments, trajectory.next_obs, next_noise, carry)
     trajectory = rollout.with_next_action(trajectory, next_action)
-    output, reward_state = reward.unroll(state.reward_params, state.reward_state, trajectory)
+    reward_params, learner_state, taught = base.learned_reward(
+        reward, state.reward_params, state.learner_state, trajectory, next_key
+    )
+    output, reward_state = reward.unroll(reward_params, state.reward_state, trajectory)
     lanes, metrics = rollout.episode_metrics(env, state.lanes, trajectory, output)
 
     learned, reward_scale = _scaled(config, state.reward_scale, trajectory, output.reward)
@@ -199,11 +205,12 @@ def improve(
     moments = network.update_moments(state.moments, trajectory.obs)
     fault = base.find_fault(state.fault, output, state.num_updates * config.num_steps)
     new = TrainState(
-        params, opt_state, moments, state.reward_params, reward_state, reward_scale, lanes, state.carry, key,
-        state.num_updates + 1, fault,
+        params, opt_state, moments, reward_params, reward_state, reward_scale, lanes, state.carry, key,
+        state.num_updates + 1, fault, learner_state,
     )  # fmt: skip
     env_steps = ((state.num_updates + 1) * config.steps_per_update).astype(jnp.float32)
-    return base.stop_on_fault(new, state), {**metrics, **losses, "entropy": entropy, "env_steps": env_steps}
+    new = base.stop_on_fault(new, state, aside=("learner_state",))
+    return new, {**metrics, **losses, **taught, "entropy": entropy, "env_steps": env_steps}
 
 
 def act(
@@ -255,7 +262,7 @@ def check(env: FunctionalEnv | HostEnv) -> None:
 
 AGENT = base.Agent(
     "ppo", "proximal policy optimisation; discrete and continuous actions, embeddings, convolutions and memory", Config,
-    init, update, act, improve, host_policy, initial_carry, check,
+    init, update, act, improve, host_policy, initial_carry, check, learns_reward=True,
 )  # fmt: skip
 
 

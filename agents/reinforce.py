@@ -74,6 +74,7 @@ class TrainState(NamedTuple):
     key: Any
     num_updates: Any
     fault: base.Fault
+    learner_state: Any = ()
 
 
 def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_params: Any = None) -> TrainState:
@@ -85,17 +86,20 @@ def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_pa
         )
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
     params, moments = _network(config, env).init(policy_key)
-    own_params, reward_state = reward.init(reward_key, base.reward_example(env, config.num_envs))
+    example = base.reward_example(env, config.num_envs)
+    own_params, reward_state = reward.init(reward_key, example)
+    reward_params = own_params if reward_params is None else reward_params
     return TrainState(
         params=params,
         opt_state=_optimiser(config).init(params),
         moments=moments,
-        reward_params=own_params if reward_params is None else reward_params,
+        reward_params=reward_params,
         reward_state=reward_state,
         means=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)).means,
         key=key,
         num_updates=jnp.int32(0),
         fault=base.no_fault(),
+        learner_state=base.learner_state(reward, reward_key, reward_params, example),
     )
 
 
@@ -113,7 +117,10 @@ def update(
     trajectory = trajectory._replace(mask=rollout.before_last(trajectory.done))
     next_noise = action_noise(env.action_space, next_key, trajectory.mask.shape)
     trajectory = rollout.with_next_action(trajectory, policy(trajectory.next_obs, next_noise)[0])
-    output, reward_state = reward.unroll(state.reward_params, state.reward_state, trajectory)
+    reward_params, learner_state, taught = base.learned_reward(
+        reward, state.reward_params, state.learner_state, trajectory, next_key
+    )
+    output, reward_state = reward.unroll(reward_params, state.reward_state, trajectory)
     lanes, metrics = rollout.episode_metrics(env, lanes._replace(means=state.means), trajectory, output)
 
     grads, losses = jax.grad(partial(_loss, config, env, state), has_aux=True)(
@@ -126,10 +133,12 @@ def update(
 
     fault = base.find_fault(state.fault, output, state.num_updates * config.horizon)
     new = TrainState(
-        params, opt_state, moments, state.reward_params, reward_state, lanes.means, key, state.num_updates + 1, fault
-    )
+        params, opt_state, moments, reward_params, reward_state, lanes.means, key, state.num_updates + 1, fault,
+        learner_state,
+    )  # fmt: skip
     env_steps = (state.num_updates + 1) * config.steps_per_update
-    return base.stop_on_fault(new, state), {**metrics, **losses, "env_steps": env_steps.astype(jnp.float32)}
+    new = base.stop_on_fault(new, state, aside=("learner_state",))
+    return new, {**metrics, **losses, **taught, "env_steps": env_steps.astype(jnp.float32)}
 
 
 def act(
@@ -148,7 +157,7 @@ def check(env: FunctionalEnv) -> None:
 
 AGENT = base.Agent(
     "reinforce", "Monte-Carlo policy gradient on whole episodes, with a learned, mean or no baseline", Config,
-    init, update, act, check=check,
+    init, update, act, check=check, learns_reward=True,
 )  # fmt: skip
 
 

@@ -311,5 +311,5 @@ def check(env: FunctionalEnv | HostEnv) -> None:
 RULE = Rule("sac", act, _noise, _bootstrap, _fit)
 AGENT = base.Agent(
     "sac", "soft actor-critic; bounded continuous actions, automatic temperature, off-policy", Config,
-    init, update, act, improve, host_policy, check=check,
+    init, update, act, improve, host_policy, check=check, learns_reward=True,
 )  # fmt: skip

@@ -73,6 +73,10 @@ class SB3Agent:
             TypeError: for a reward of kind ``TRAJECTORY``.
         """
         base.check_reward_fits(config, reward)
+        if reward.learner is not None:
+            raise TypeError(
+                f"agent {self.name!r} does not train rewards, and {reward.name!r} has to be learned; use ppo."
+            )
         require_online(reward, f"the wrapper that {self.name!r} learns through")
         sb3_spaces.check_actions(self.name, task)
         self.view(config, task.env.observation_space)

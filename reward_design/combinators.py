@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from reward_design import learners
 from reward_design.constructors import pointwise, scan_step
-from reward_design.core import ApplyFn, Kind, Output, Params, Reward, State, Transition
+from reward_design.core import ApplyFn, Kind, Learner, Output, Params, Reward, State, Transition
 
 
 def environment_reward() -> Reward:
@@ -71,7 +72,8 @@ def chain(*rewards: Reward) -> Reward:
 
         return run
 
-    return composed("chain", links, apply, _init_each(links), lambda parts: chain(*parts.values()))
+    rebuild = lambda parts: chain(*parts.values())  # noqa: E731
+    return composed("chain", links, apply, _init_each(links), rebuild, learner=learners.chained(links))
 
 
 def weighted_sum(*, weights: Mapping[str, float | int] | None = None, **rewards: Reward) -> Reward:
@@ -121,7 +123,8 @@ def weighted_sum(*, weights: Mapping[str, float | int] | None = None, **rewards:
         return run
 
     rebuild = lambda parts: weighted_sum(weights=given, **parts)  # noqa: E731
-    return composed("weighted_sum", rewards, apply, init, rebuild, {"weights": given})
+    learner = learners.within(learners.parts(rewards), "rewards")
+    return composed("weighted_sum", rewards, apply, init, rebuild, {"weights": given}, learner=learner)
 
 
 def freeze_running(reward: Reward) -> Reward:
@@ -242,8 +245,10 @@ def composed(
     init: Any,
     rebuild: Any,
     settings: Mapping[str, Any] | None = None,
+    *,
+    learner: Learner | None = None,
 ) -> Reward:
     """Reward made of ``children``, with the maximum of their kinds; ``apply("step")`` makes its step, and so on."""
     kind = max(child.kind for child in children.values())
     step = None if kind is Kind.TRAJECTORY else apply("step")
-    return Reward(name, kind, init, step, apply("unroll"), settings or {}, dict(children), rebuild)
+    return Reward(name, kind, init, step, apply("unroll"), settings or {}, dict(children), rebuild, learner)

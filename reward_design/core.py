@@ -102,6 +102,8 @@ class Reward:
         settings: constructor settings, for ``describe`` and for checks against the agent's.
         children: the rewards this one is composed of, by name.
         with_children: rebuilds a composed reward around other children of the same names; None for a leaf.
+        learner: what changes ``params`` from experience while an agent trains; None for a reward that is not learned.
+            Add one with :func:`dataclasses.replace`.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Reward:
     settings: Mapping[str, Any] = field(default_factory=dict)
     children: Mapping[str, "Reward"] = field(default_factory=dict)
     with_children: Callable[[Mapping[str, "Reward"]], "Reward"] | None = None
+    learner: "Learner | None" = None
 
     def __post_init__(self) -> None:
         if (self.step is None) != (self.kind is Kind.TRAJECTORY):
@@ -124,12 +127,17 @@ class Reward:
 class Learner(NamedTuple):
     """Learns the params of a reward, outside the reward itself.
 
+    Agents that can (:attr:`reward_design.agents.base.Agent.learns_reward`) call ``update`` once per rollout, in the
+    same compiled function: on-policy ones before they score that rollout, off-policy ones before they sample. What it
+    needs of the past (finished episodes, an optimiser) is in its state.
+
     Attributes:
-        init: ``(key, params) -> learner_state``.
-        update: ``(params, learner_state, batch, key) -> (params, learner_state, metrics)``, pure and jittable.
+        init: ``(key, params, example) -> learner_state``; ``example`` is a batched :class:`Transition` ``[B, ...]``.
+        update: ``(params, learner_state, batch, key) -> (params, learner_state, metrics)``, pure and jittable; ``batch``
+            is a rollout ``[T, B]`` whose lanes go on where the one before it stopped, metrics are scalars by name.
     """
 
-    init: Callable[[Any, Params], Any]
+    init: Callable[[Any, Params, Transition], Any]
     update: Callable[[Params, Any, Any, Any], tuple[Params, Any, Mapping[str, Any]]]
 
 

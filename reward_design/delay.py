@@ -1,5 +1,6 @@
 """Pay a reward at the end of the episode; the way to use a reward for whole episodes step by step."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def delayed(reward: Reward, *, max_length: int | None = None) -> Reward:
     settings = {} if max_length is None else {"max_length": max_length}
     made = from_step("delayed", init, step, settings=settings, children={reward.name: reward})
     rebuild = lambda parts: delayed(*parts.values(), max_length=max_length)  # noqa: E731
-    return Reward(made.name, made.kind, made.init, made.step, made.unroll, settings, made.children, rebuild)
+    return dataclasses.replace(made, with_children=rebuild, learner=reward.learner)
 
 
 def _accumulated(reward: Reward) -> tuple[Any, Any]:

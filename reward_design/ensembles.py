@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from reward_design import learners
 from reward_design.combinators import checked_names, composed
 from reward_design.core import ApplyFn, Output, Params, Reward, State, Transition
 
@@ -72,7 +73,8 @@ def ensemble(reward: Reward, num: int, *, reduce: Reduce = "mean", coefficient: 
 
     settings = {"num": num, "reduce": reduce} | ({"coefficient": coefficient} if reduce == "lcb" else {})
     rebuild = lambda parts: ensemble(next(iter(parts.values())), num, reduce=reduce, coefficient=coefficient)  # noqa: E731
-    return composed("ensemble", {reward.name: reward}, apply, init, rebuild, settings)
+    learner = learners.within(learners.members(reward.learner, num), "members")
+    return composed("ensemble", {reward.name: reward}, apply, init, rebuild, settings, learner=learner)
 
 
 def _reduced(values: Float[Array, "num ..."], reduce: str, coefficient: Any) -> Float[Array, "..."]:
