@@ -1,0 +1,41 @@
+"""Rewards from preferences: rank what matters instead of weighing it, or ask a person which of two clips is better."""
+
+from reward_design.preferences.factors import Factor, task_factors
+from reward_design.preferences.learning import Config as PreferenceConfig
+from reward_design.preferences.model import RewardNetwork, bradley_terry, preference_loss, space_inputs
+from reward_design.preferences.ranking import (
+    StarvedLevelsWarning,
+    Verdict,
+    compare_ranked,
+    cycle_rate,
+    decide,
+    level_shares,
+    warn_if_starved,
+)
+from reward_design.preferences.rewards import heron, preference_reward
+from reward_design.preferences.scores import bradley_terry_scores
+from reward_design.preferences.teachers import PRESETS, Teacher, ranked_teacher, synthetic_teacher
+
+__all__ = [
+    "PRESETS",
+    "Factor",
+    "PreferenceConfig",
+    "RewardNetwork",
+    "StarvedLevelsWarning",
+    "Teacher",
+    "Verdict",
+    "bradley_terry",
+    "bradley_terry_scores",
+    "compare_ranked",
+    "cycle_rate",
+    "decide",
+    "heron",
+    "level_shares",
+    "preference_loss",
+    "preference_reward",
+    "ranked_teacher",
+    "space_inputs",
+    "synthetic_teacher",
+    "task_factors",
+    "warn_if_starved",
+]
