@@ -54,8 +54,8 @@ class Factor:
         one_of(self, "unit", UNITS)
 
 
-Level = Factor | Sequence[Factor]
-"""A factor, or factors of equal importance."""
+Level = Any
+"""A :class:`Factor`, or a sequence of factors of equal importance."""
 
 
 def task_factors(

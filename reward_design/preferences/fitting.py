@@ -45,8 +45,8 @@ class Report(NamedTuple):
     labels: Float[Array, ""]
 
 
-Draw = Callable[..., Batch]
-"""``draw(key, held_out=False) -> Batch``."""
+Draw = Callable[[Any], Batch]
+"""``key -> Batch``."""
 
 
 class Fit:
@@ -85,14 +85,12 @@ class Fit:
         shares = level_shares(answer.level, len(self.levels), weight)
         return weight / jnp.maximum(shares[answer.level], 1e-3)
 
-    def train(self, params: Params, opt_state: Any, draw: Draw, key: Any) -> tuple[Params, Any]:
-        """``num_batches`` steps of every member on batches of its own; a member that got worse stays as it was."""
-        check_key, member_key = jax.random.split(key)
-        held_out = draw(check_key, held_out=True)
+    def train(self, params: Params, opt_state: Any, draw: Draw, check: Batch | None, key: Any) -> tuple[Params, Any]:
+        """``num_batches`` steps of every member on batches of its own; one that got worse on ``check`` stays."""
 
         def step(carry: Any, key: Any) -> tuple[Any, None]:
             member, opt_state = carry
-            batch = draw(key, held_out=False)
+            batch = draw(key)
             grads = jax.grad(self.loss)(member, params, batch)
             updates, new_state = self.optimiser.update(grads, opt_state, member)
             new = (optax.apply_updates(member, updates), new_state)
@@ -102,10 +100,12 @@ class Fit:
         def one(member: Any, opt_state: Any, key: Any) -> tuple[Any, Any]:
             keys = jax.random.split(key, self.config.num_batches)
             (new, opt_state), _ = jax.lax.scan(step, (member, opt_state), keys)
-            worse = self.loss(new, params, held_out) > self.loss(member, params, held_out)
+            if check is None:
+                return new, opt_state
+            worse = self.loss(new, params, check) > self.loss(member, params, check)
             return jax.tree.map(partial(jnp.where, worse), member, new), opt_state
 
-        keys = jax.random.split(member_key, self.model.num_members)
+        keys = jax.random.split(key, self.model.num_members)
         members, opt_state = jax.vmap(one)(params["members"], opt_state, keys)
         return {**params, "members": members}, opt_state
 

@@ -113,8 +113,8 @@ def preference_learner(model: models.Model, teacher: Teacher, config: Config) ->
 
     Every update goes on cutting the lanes into segments. Once ``num_calibration`` are there, they fix all units, and
     the first rounds of learning begin; from then on there is a round every ``refresh_every`` environment steps. A round
-    that makes the loss on held-out segments worse is not taken by the member concerned. Metrics: ``accuracy`` and
-    ``accuracy/<level>`` on held-out pairs, ``loss``, ``decided/<level>`` and ``decided/tie`` (shares of pairs),
+    that makes the loss on held-out segments worse is not taken by the member concerned (with ``max_labels`` it is: a
+    few answers, wrong ones among them, are no jury). Metrics: ``accuracy`` and ``accuracy/<level>`` on held-out pairs, ``loss``, ``decided/<level>`` and ``decided/tie`` (shares of pairs),
     ``cycle_rate``, ``rounds``, ``labels``; NaN before the first round.
 
     A factor that is not finite makes the reward NaN, which every agent stops at.
@@ -170,12 +170,14 @@ def preference_learner(model: models.Model, teacher: Teacher, config: Config) ->
         if config.max_labels is not None:
             asked = questions.ask(fit, teacher, params, state.units, state.store, asked, ask_key, asks)
         draw = partial(_draw, params, state._replace(asked=asked))
-        params, opt_state = fit.train(params, state.opt_state, draw, fit_key)
+        held_out = draw(report_key, held_out=True)
+        check = held_out if config.max_labels is None else None  # few answers, wrong ones among them, are no jury
+        params, opt_state = fit.train(params, state.opt_state, partial(draw, held_out=False), check, fit_key)
         params = fit.normalised(params, state.reference)
         values = teacher.value(params, state.store.closed.quantities, state.store.closed.mask)
         broken = ~jnp.isfinite(jnp.where((state.store.closed.length > 0)[:, None], values, 0.0)).all()
         params = {**params, "scale": jnp.where(broken, jnp.nan, params["scale"])}
-        report = fit.report(params, draw(report_key, held_out=True), draw(report_key, held_out=False))
+        report = fit.report(params, held_out, draw(report_key, held_out=False))
         labels = state.report.labels + config.num_batches * questions.num_pairs(config.batch_segments)
         report = report._replace(
             cycle_rate=questions.cycles(teacher, params, state.units, state.store, report_key, config),

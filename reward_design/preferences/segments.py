@@ -18,12 +18,12 @@ class Segments(NamedTuple):
         length: ``[N]`` steps, 0 for a place that is still empty.
     """
 
-    inputs: Float[Array, "n time d"]
-    quantities: Float[Array, "n time f"]
-    length: Int[Array, " n"]
+    inputs: Float[Array, "*n time d"]
+    quantities: Float[Array, "*n time f"]
+    length: Int[Array, "*n"]
 
     @property
-    def mask(self) -> Bool[Array, "n time"]:
+    def mask(self) -> Bool[Array, "*n time"]:
         """True for the steps of each segment."""
         time = jnp.arange(self.inputs.shape[-2]).reshape((1,) * self.length.ndim + (-1,))
         return time < self.length[..., None]
