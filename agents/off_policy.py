@@ -182,7 +182,8 @@ def improve(
 
     ranked = _new_priorities(state, trajectory) if config.prioritised else ()
     state_now = state._replace(
-        reward_params=reward_params, reward_state=reward_state, learner_state=learner_state, replay=replay.insert(state.replay, trajectory, episode), priorities=ranked,
+        reward_params=reward_params, reward_state=reward_state, learner_state=learner_state,
+        replay=replay.insert(state.replay, trajectory, episode), priorities=ranked,
         moments=inputs.update_moments(state.moments, trajectory.obs), fault=fault,
     )  # fmt: skip
     learner, ranked, fault, losses = _learn_if_started(rule, config, env, reward, state_now, learn_key)

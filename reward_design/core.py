@@ -133,7 +133,7 @@ class Learner(NamedTuple):
 
     Attributes:
         init: ``(key, params, example) -> learner_state``; ``example`` is a batched :class:`Transition` ``[B, ...]``.
-        update: ``(params, learner_state, batch, key) -> (params, learner_state, metrics)``, pure and jittable; ``batch``
+        update: ``(params, learner_state, batch, key) -> (params, learner_state, metrics)``, pure and jittable; a batch
             is a rollout ``[T, B]`` whose lanes go on where the one before it stopped, metrics are scalars by name.
     """
 
