@@ -42,7 +42,7 @@ class Factor:
     fn: Any
     sign: int = 1
     aggregate: str = "mean"
-    margin: float = 0.0
+    margin: float | int = 0.0
     unit: str = "std"
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ Level = Any
 
 
 def task_factors(
-    task: Any, names: Sequence[str] | None = None, *, margins: Sequence[float] | float = 0.1
+    task: Any, names: Sequence[str] | None = None, *, margins: Sequence[float] | float | int = 0.1
 ) -> tuple[Factor, ...]:
     """The factors of a task as a ranking.
 

@@ -114,8 +114,9 @@ def preference_learner(model: models.Model, teacher: Teacher, config: Config) ->
     Every update goes on cutting the lanes into segments. Once ``num_calibration`` are there, they fix all units, and
     the first rounds of learning begin; from then on there is a round every ``refresh_every`` environment steps. A round
     that makes the loss on held-out segments worse is not taken by the member concerned (with ``max_labels`` it is: a
-    few answers, wrong ones among them, are no jury). Metrics: ``accuracy`` and ``accuracy/<level>`` on held-out pairs, ``loss``, ``decided/<level>`` and ``decided/tie`` (shares of pairs),
-    ``cycle_rate``, ``rounds``, ``labels``; NaN before the first round.
+    few answers, wrong ones among them, are no jury). Metrics: ``accuracy`` and ``accuracy/<level>`` on held-out pairs,
+    ``loss``, ``decided/<level>`` and ``decided/tie`` (shares of pairs), ``cycle_rate``, ``rounds``, ``labels``; NaN
+    before the first round.
 
     A factor that is not finite makes the reward NaN, which every agent stops at.
 

@@ -10,7 +10,7 @@ from reward_design.preferences.model import preference_loss
 
 
 def bradley_terry_scores(
-    first: Any, second: Any, preferred: Any, *, num_items: int, l2: float = 1e-3, num_steps: int = 50
+    first: Any, second: Any, preferred: Any, *, num_items: int, l2: float | int = 1e-3, num_steps: int = 50
 ) -> Float[Array, " items"]:
     """Scores x that minimise sum over pairs of -log P + l2 |x|², P(i preferred to j) = sigmoid(x_i - x_j).
 

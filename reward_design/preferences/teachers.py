@@ -116,11 +116,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 def synthetic_teacher(
     quantity: Callable[[Any], Any] | None = None,
     *,
-    rationality: float | None = None,
-    myopia: float = 1.0,
-    mistake: float = 0.0,
-    skip: float = 0.0,
-    equal: float = 0.0,
+    rationality: float | int | None = None,
+    myopia: float | int = 1.0,
+    mistake: float | int = 0.0,
+    skip: float | int = 0.0,
+    equal: float | int = 0.0,
 ) -> Teacher:
     """Answers by a known return, R = sum_t myopia^(T-1-t) r_t, with the weaknesses of a person.
 
