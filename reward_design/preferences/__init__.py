@@ -1,5 +1,6 @@
 """Rewards from preferences: rank what matters instead of weighing it, or ask a person which of two clips is better."""
 
+from reward_design.preferences.baselines import factor_sum
 from reward_design.preferences.clips import Clip, record_clips
 from reward_design.preferences.factors import Factor, task_factors
 from reward_design.preferences.learning import Config as PreferenceConfig
@@ -36,6 +37,7 @@ __all__ = [
     "compare_ranked",
     "cycle_rate",
     "decide",
+    "factor_sum",
     "heron",
     "learn_from_answers",
     "level_shares",
