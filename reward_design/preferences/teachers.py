@@ -158,9 +158,11 @@ def synthetic_teacher(
     numbers = {"rationality": rationality or 0.0, "myopia": myopia, "mistake": mistake, "skip": skip, "equal": equal}
 
     def value(params: Params, steps: Array, mask: Array) -> Float[Array, "*n two"]:
-        left = jnp.flip(jnp.cumsum(jnp.flip(mask, -1), -1), -1) - 1
+        time = jnp.arange(mask.shape[-1])
+        left = mask.sum(-1)[..., None] - 1 - time.reshape((1,) * (mask.ndim - 1) + (-1,))
         reward = jnp.where(mask, steps[..., 0], 0.0)
-        weighted = jnp.where(mask, params["myopia"] ** left.astype(reward.dtype) * reward, 0.0)
+        # exp and not **: a general power takes ten times as long
+        weighted = jnp.where(mask, reward * jnp.exp(jnp.log(params["myopia"]) * left), 0.0)
         return jnp.stack([weighted.sum(-1), reward.sum(-1)], axis=-1)
 
     def calibrate(values: Float[Array, "n two"], known: Bool[Array, " n"]) -> dict[str, Array]:
