@@ -55,28 +55,21 @@ class Ranking:
     total_timesteps: int
 
 
-def whole_episodes(horizon: int) -> PreferenceConfig:
-    """Episodes end at the goal: shorter segments cannot tell that from waiting next to it."""
-    return PreferenceConfig(
-        segment_length=horizon, capacity=256, num_calibration=40, refresh_every=2048, batch_segments=32
-    )
-
-
+EVENTS = PreferenceConfig(stratified=True, refresh_every=1024, segment_length=32)
+"""For rankings led by rare events: pairs that those decide count as much as all others together."""
 RANKINGS = {
     "pendulum": Ranking(
         (("tilt", "mean", 0.1), ("speed", "mean", 0.2), ("effort", "mean", 0.5)), PreferenceConfig(), 200_000
     ),
-    "cliff": Ranking(
-        (("fell", "sum", 0.0), ("goal_reached", "sum", 0.0), ("distance", "last", 0.1)), whole_episodes(100), 120_000
-    ),
+    "cliff": Ranking((("fell", "sum", 0.0), ("goal_reached", "sum", 0.0), ("distance", "mean", 0.1)), EVENTS, 120_000),
     "key_door": Ranking(
         (
             ("goal_reached", "sum", 0.0),
             ("door_opened", "sum", 0.0),
             ("key_picked", "sum", 0.0),
-            ("distance", "last", 0.1),
+            ("distance", "mean", 0.1),
         ),
-        whole_episodes(200),
+        EVENTS,
         120_000,
     ),
 }

@@ -12,6 +12,7 @@ from reward_design._names import suggestion
 from reward_design.combinators import chain, environment_reward, weighted_sum
 from reward_design.core import Reward
 from reward_design.envs.base import Task
+from reward_design.experiments.ranked_design import ranked_design
 from reward_design.exploration import count_bonus
 from reward_design.shaping import potential_shaping
 
@@ -63,6 +64,9 @@ DESIGNS: dict[str, Design] = {
         "sparse plus an auxiliary reward that looks helpful and is not", _with_auxiliary("misaligned")
     ),
     "count_bonus": Design("sparse plus a bonus for states seldom visited", _counting),
+    "heron": Design(
+        "learned from a ranking of the task's factors, heron[tilt=0.5,speed=0.2] for some with margins", ranked_design
+    ),
     "environment": Design("the environment's own reward, unchanged", lambda task: environment_reward()),
 }
 """The designs that every task knows how to build."""
@@ -106,6 +110,9 @@ def known(name: str) -> Design:
         Traceback (most recent call last):
         ValueError: unknown reward 'shapping'; did you mean 'shaping'? ...
     """
+    plain, bracket, ranking = name.partition("[")
+    if plain == "heron" and bracket:
+        return Design(DESIGNS[plain].description, lambda task: ranked_design(task, ranking.removesuffix("]")))
     if name not in DESIGNS:
         raise ValueError(
             f"unknown reward {name!r}{suggestion(name, DESIGNS)} Known: {_listed(DESIGNS)}, "
