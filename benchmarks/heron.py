@@ -211,11 +211,12 @@ def tuned_weights(problem: Task, config: Any) -> np.ndarray:
 
 def design(name: str, problem: Task, config: Any) -> tuple[rd.Reward, Any]:
     """Reward and params of a design."""
-    factors, learning = factors_of(problem), RANKINGS[problem.name].config
+    factors = factors_of(problem)
+    shared = {"inputs": space_inputs(problem), "gamma": problem.gamma, "config": RANKINGS[problem.name].config}
     if name == "heron":
-        return heron(factors, inputs=space_inputs(problem), config=learning), None
+        return heron(factors, **shared), None
     if name == "bt_on_truth":
-        return preference_reward(synthetic_teacher(), inputs=space_inputs(problem), config=learning), None
+        return preference_reward(synthetic_teacher(), **shared), None
     if name == "truth":
         return rd.environment_reward(), None
     if name == "powers":

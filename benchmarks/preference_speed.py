@@ -105,7 +105,7 @@ def epoch(args: Args, obs: Any, action: Any, answers: Any) -> Callable[[Any], An
     fit = Fit(model_of(reward), ("return",), config)
     both = jnp.stack([inputs[:num], inputs[args.pairs : args.pairs + num]], axis=1)
     kept = jax.tree.map(lambda x: x[:num], answers)
-    asked = questions.Asked(both, jnp.full((num, 2), args.length), kept, jnp.int32(num))
+    asked = questions.Asked(both, jnp.full((num, 2), args.length), jnp.zeros((num, 2), bool), kept, jnp.int32(num))
 
     @jax.jit
     def train(asked: questions.Asked, params: Any, state: Any, key: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from reward_design.agents import dqn, ppo
 from reward_design.core import Transition
+from reward_design.describe import check_gamma
 from reward_design.envs import task
 from reward_design.envs.base import example_transition
 from reward_design.preferences import (
@@ -143,9 +144,33 @@ def test_a_constant_changes_no_probability_unless_lengths_differ():
     rewards = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
     full, ragged = jnp.ones((4, 6), bool), jnp.arange(6)[None] < jnp.array([6, 3, 2, 5])[:, None]
     for mask, pool, same in ((full, "sum", True), (ragged, "sum", False), (ragged, "mean", True)):
-        scores = [score(rewards + constant, mask, pool) for constant in (0.0, 2.0)]
+        scores = [score(rewards + constant, mask.astype(float), pool) for constant in (0.0, 2.0)]
         p, q = (jax.nn.sigmoid(s[0] - s[1]) for s in scores)
         assert (abs(float(p - q)) < 1e-5) == same
+
+
+def test_the_end_of_an_episode_goes_on_where_that_is_asked():
+    length, ended = jnp.array([4, 2, 3]), jnp.array([False, True, False])
+    weights = segments.step_weights(length, ended, 4, absorbing=True)
+    np.testing.assert_array_equal(weights, [[1, 1, 1, 1], [1, 3, 0, 0], [1, 1, 1, 0]])
+    plain = segments.step_weights(length, ended, 4, absorbing=False)
+    np.testing.assert_array_equal(plain, [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    t = task("pendulum").example._replace(obs=jnp.ones((1, 3)), mask=jnp.ones(1, bool))
+    for gamma, times in ((0.9, 10.0), (None, 1.0)):
+        reward = bradley_terry(gamma=gamma)
+        params, state = reward.init(KEY, t)
+        params = {**params, "scale": jnp.ones(1)}
+        paid, last = (
+            float(reward.step(params, state, t._replace(terminated=jnp.array([end])))[0].reward[0])
+            for end in (False, True)
+        )
+        assert last == pytest.approx(times * paid, rel=1e-5)
+        assert paid != 0.0
+    check_gamma(bradley_terry(gamma=0.9), 0.9)
+    with pytest.raises(ValueError, match=r"discounts with gamma 0\.9"):
+        check_gamma(bradley_terry(gamma=0.9), 0.99)
+    with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\), or None"):
+        bradley_terry(gamma=1.0)
 
 
 def fit_of(num_members=1, levels=("a",), **changes):
@@ -158,13 +183,13 @@ def test_reward_is_normalised_on_the_calibration_segments():
     fit, params = fit_of(num_members=2)
     rng = np.random.default_rng(1)
     inputs = jnp.asarray(rng.normal(size=(30, 4, 1)), jnp.float32)
-    equal = segments.Segments(inputs, inputs, jnp.full(30, 4))
+    equal = segments.Segments(inputs, inputs, jnp.full(30, 4), jnp.zeros(30, bool))
     paid = fit.model.members(params, inputs)
     params = fit.normalised(params, equal)
     normal = (paid - params["shift"].reshape(2, 1, 1)) * params["scale"].reshape(2, 1, 1)
     np.testing.assert_allclose(normal.mean((1, 2)), 0.0, atol=1e-5)
     np.testing.assert_allclose(normal.std((1, 2)), 1.0, rtol=1e-4)
-    ragged = segments.Segments(inputs, inputs, jnp.asarray(rng.integers(1, 5, 30)))
+    ragged = segments.Segments(inputs, inputs, jnp.asarray(rng.integers(1, 5, 30)), jnp.zeros(30, bool))
     params = fit.normalised(params, ragged)
     np.testing.assert_array_equal(params["shift"], 0.0)  # among unequal lengths the constant has a meaning
     inside = np.asarray(paid)[:, np.asarray(ragged.mask)]
@@ -177,7 +202,7 @@ def test_inputs_are_scaled_but_indicators_are_not():
     columns = [rng.normal(3.0, 0.01, (20, 4)), rng.integers(0, 2, (20, 4)), np.full((20, 4), 7.0)]
     inputs = jnp.asarray(np.stack(columns, -1), jnp.float32)
     length = jnp.asarray(rng.integers(1, 5, 20))
-    params = fit.with_input_scale(params, segments.Segments(inputs, inputs, length))
+    params = fit.with_input_scale(params, segments.Segments(inputs, inputs, length, length > 9))
     inside = np.asarray(inputs)[np.arange(4)[None] < np.asarray(length)[:, None]]
     np.testing.assert_allclose(params["input_mean"], [inside[:, 0].mean(), 0.0, 7.0], rtol=1e-5)
     np.testing.assert_allclose(params["input_scale"], [1 / inside[:, 0].std(), 1.0, 1.0], rtol=1e-2)
@@ -190,7 +215,8 @@ def pairs_batch(preferred, weight=None, level=None):
     weight = jnp.ones(num) if weight is None else jnp.asarray(weight)
     level = jnp.zeros(num, jnp.int32) if level is None else jnp.asarray(level, jnp.int32)
     answer = Answer(jnp.asarray(preferred), weight, level)
-    return Batch(inputs, jnp.ones((num + 1, 1), bool), jnp.arange(num), jnp.arange(num) + 1, answer)
+    length = jnp.ones(num + 1, jnp.int32)
+    return Batch(inputs, length, length > 1, jnp.arange(num), jnp.arange(num) + 1, answer)
 
 
 def test_loss_is_the_mean_over_the_pairs_that_count():

@@ -39,7 +39,7 @@ def ranked_design(task: Task, ranking: str = "") -> Reward:
     names = [name.strip() for name, _, _ in words] or None
     margins = [_number(margin, name) for name, _, margin in words] or MARGIN
     config = PreferenceConfig(segment_length=min(SEGMENT, task.horizon), refresh_every=2048)
-    return heron(task_factors(task, names, margins=margins), inputs=space_inputs(task), config=config)
+    return heron(task_factors(task, names, margins=margins), inputs=space_inputs(task), gamma=task.gamma, config=config)
 
 
 def with_ranking(rewards: Sequence[str], factors: str | None, margins: str | None) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def starved_note(metrics: Mapping[str, Any]) -> str | None:
         True
     """
     starved = next((value for name, value in metrics.items() if name.endswith("/starved")), None)
-    if starved is None or not np.nanmean(np.asarray(starved, float)[..., -1]) > 0.5:
+    if starved is None or not np.nan_to_num(np.asarray(starved, float)[..., -1]).mean() > 0.5:
         return None
     share = f"{100 * STARVED:.0f} %"
     return (

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from reward_design.core import Params
 from reward_design.preferences.model import Model, preference_loss, score
 from reward_design.preferences.ranking import STARVED, level_shares
-from reward_design.preferences.segments import Segments
+from reward_design.preferences.segments import Segments, step_weights
 from reward_design.preferences.teachers import Answer
 
 
@@ -21,14 +21,16 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: ``[S, T, d]``.
-        mask: ``[S, T]``.
+        length: ``[S]``.
+        ended: ``[S]``.
         first: ``[P]`` indices into the segments.
         second: ``[P]``.
         answer: fields ``[P]``.
     """
 
     inputs: Float[Array, "segments time d"]
-    mask: Bool[Array, "segments time"]
+    length: Int[Array, " segments"]
+    ended: Bool[Array, " segments"]
     first: Int[Array, " pairs"]
     second: Int[Array, " pairs"]
     answer: Answer
@@ -68,7 +70,9 @@ class Fit:
 
     def differences(self, params: Params, member: Any, batch: Batch) -> Float[Array, " pairs"]:
         """Log-odds of the pairs, by one member."""
-        scores = score(self.model.member(params, member, batch.inputs), batch.mask, self.config.pool)
+        rewards = self.model.member(params, member, batch.inputs)
+        weights = step_weights(batch.length, batch.ended, batch.inputs.shape[1], absorbing=self.model.absorbing)
+        scores = score(rewards, weights, self.config.pool)
         return scores[batch.first] - scores[batch.second]
 
     def loss(self, member: Any, params: Params, batch: Batch) -> Float[Array, ""]:
@@ -133,7 +137,7 @@ class Fit:
         mean = jnp.where(mask, raw, 0.0).sum(axis=(1, 2)) / count
         centred = jnp.where(mask, raw - mean.reshape(-1, 1, 1), 0.0)
         std = jnp.sqrt(jnp.square(centred).sum(axis=(1, 2)) / count)
-        known = reference.length > 0
+        known = (reference.length > 0) & ~(reference.ended & self.model.absorbing)
         equal = jnp.where(known, reference.length, reference.length.max()).min() == reference.length.max()
         shift = jnp.where(equal | (self.config.pool == "mean"), mean, 0.0)
         return {**params, "shift": shift, "scale": jnp.where(std > 1e-6, 1 / jnp.maximum(std, 1e-6), 0.0)}

@@ -47,6 +47,7 @@ def bradley_terry(
     num_members: int = 1,
     reduce: Reduce = "mean",
     coefficient: float | int = 1.0,
+    gamma: float | int | None = None,
     extra: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     name: str = "bradley_terry",
@@ -66,16 +67,20 @@ def bradley_terry(
         num_members: networks K of the ensemble, with initial weights of their own.
         reduce: how members are combined, see :func:`reward_design.ensemble`.
         coefficient: standard deviations subtracted by ``reduce="lcb"``; a param.
+        gamma: the agent's discount, in [0, 1), for tasks whose episodes terminate: the last step of such an episode
+            then counts for all that would follow, for the rest of a segment in a comparison, 1 / (1 - gamma) times in
+            what is paid. Without it, an agent that is paid well next to the goal has no reason to end the episode
+            there.
         extra: further params, which the teacher of a learner reads.
         settings: further ones to show.
         name: of the reward and its term.
 
     Returns:
-        A :class:`Reward` of kind ``POINTWISE`` with params ``{"members": [K, ...], "shift": [K], "scale": [K],
-        "input_mean": [d], "input_scale": [d], "coefficient": number}`` and those in ``extra``.
+        A :class:`Reward` of kind ``POINTWISE`` with params ``members`` and ``shift``, ``scale`` of ``[K]``, ``input_mean``
+        and ``input_scale`` of ``[d]``, the numbers ``coefficient`` and ``terminal_weight``, and those in ``extra``.
 
     Raises:
-        ValueError: if ``num_members`` is below 1, or ``reduce`` is unknown.
+        ValueError: if ``num_members`` is below 1, ``reduce`` is unknown, or ``gamma`` is outside [0, 1).
         TypeError: at trace time, if ``inputs`` are not floating point ``[*batch, d]``.
 
     Example:
@@ -92,7 +97,9 @@ def bradley_terry(
         raise ValueError(f"num_members must be at least 1, got {num_members}.")
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got {reduce!r}.")
-    model = Model(inputs or flat_inputs, network or RewardNetwork(), num_members, reduce)
+    if gamma is not None and not 0 <= gamma < 1:
+        raise ValueError(f"gamma must be in [0, 1), or None if nothing follows the end of an episode, got {gamma}.")
+    model = Model(inputs or flat_inputs, network or RewardNetwork(), num_members, reduce, gamma is not None)
 
     def init(key: Any, example: Transition) -> Params:
         x = checked_inputs(model.inputs, example)
@@ -105,24 +112,26 @@ def bradley_terry(
             "input_mean": jnp.zeros(x.shape[-1]),
             "input_scale": jnp.ones(x.shape[-1]),
             "coefficient": jnp.asarray(coefficient, float),
+            "terminal_weight": jnp.asarray(1.0 if gamma is None else 1 / (1 - gamma), float),
             **{entry: jnp.asarray(value, float) for entry, value in (extra or {}).items()},
         }
 
     def fn(params: Params, transition: Transition) -> Array:
-        return model.pay(params, checked_inputs(model.inputs, transition))
+        return model.pay(params, checked_inputs(model.inputs, transition), jnp.asarray(transition.terminated))
 
-    settings = {"model": model, "reduce": reduce, **(settings or {})}
+    settings = {"model": model, "reduce": reduce, **({} if gamma is None else {"gamma": gamma}), **(settings or {})}
     return pointwise(name, fn, params=init, settings=settings)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """The form of a reward model: what it reads, its network, and how members are combined."""
+    """The form of a reward model: what it reads, its network, how members are combined, whether episodes go on."""
 
     inputs: Inputs
     network: Any
     num_members: int
     reduce: Reduce
+    absorbing: bool
 
     def __str__(self) -> str:
         return f"{self.num_members} {type(self.network).__name__}"
@@ -137,11 +146,14 @@ class Model:
         """Unnormalised rewards f_k(x) of every member."""
         return jax.vmap(self.member, in_axes=(None, 0, None))(params, params["members"], x)
 
-    def pay(self, params: Params, x: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def pay(
+        self, params: Params, x: Float[Array, "*batch d"], terminated: Bool[Array, "*batch"]
+    ) -> Float[Array, "*batch"]:
         """The reward that an agent gets."""
         raw = self.members(params, x)
         shift, scale = (params[k].reshape((-1,) + (1,) * (raw.ndim - 1)) for k in ("shift", "scale"))
-        return reduced((raw - shift) * scale, self.reduce, params["coefficient"])
+        paid = reduced((raw - shift) * scale, self.reduce, params["coefficient"])
+        return jnp.where(terminated, params["terminal_weight"] * paid, paid)
 
 
 def model_of(reward: Reward) -> Model:
@@ -157,13 +169,13 @@ def model_of(reward: Reward) -> Model:
 
 
 def score(
-    rewards: Float[Array, "*members n time"], mask: Bool[Array, "n time"], pool: str
+    rewards: Float[Array, "*members n time"], weights: Float[Array, "n time"], pool: str
 ) -> Float[Array, "*members n"]:
-    """Scores of segments, whose differences are log-odds: the sum or the mean of their rewards."""
-    total = jnp.where(jnp.broadcast_to(mask, rewards.shape), rewards, 0.0).sum(axis=-1)
+    """Scores of segments, whose differences are log-odds: the weighted sum or mean of their rewards."""
+    total = jnp.einsum("...nt,nt->...n", rewards, weights)
     if pool == "sum":
         return total
-    return total / jnp.broadcast_to(jnp.maximum(mask.sum(axis=-1), 1), total.shape)
+    return total / jnp.broadcast_to(jnp.maximum(weights.sum(axis=-1), 1), total.shape)
 
 
 def preference_loss(difference: Float[Array, "*pairs"], preferred: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:

@@ -206,11 +206,12 @@ def learn_from_answers(
     init_key, fit_key = jax.random.split(key)
     params, _ = reward.init(init_key, jax.tree.map(lambda x: x[0], trajectory))
     inputs = jnp.swapaxes(checked_inputs(model.inputs, trajectory), 0, 1)
-    watched = Segments(inputs, inputs, jnp.asarray(trajectory.mask).sum(axis=0, dtype=jnp.int32))
+    ended = (jnp.asarray(trajectory.terminated) & jnp.asarray(trajectory.mask)).any(axis=0)
+    watched = Segments(inputs, inputs, jnp.asarray(trajectory.mask).sum(axis=0, dtype=jnp.int32), ended)
     pairs = np.array([[g.first, g.second] for g in kept])
     preferred = jnp.array([float(ANSWERS[g.answer] or 0.0) for g in kept])
     answer = Answer(preferred, jnp.ones(len(kept)), (preferred == 0.5).astype(jnp.int32))
-    asked = questions.Asked(inputs[pairs], watched.length[pairs], answer, jnp.int32(len(kept)))
+    asked = questions.Asked(inputs[pairs], watched.length[pairs], ended[pairs], answer, jnp.int32(len(kept)))
     params, metrics = _fitted(Fit(model, ("person",), config), params, watched, asked, fit_key, num_rounds)
     return params, {name: float(value) for name, value in metrics.items()}
 

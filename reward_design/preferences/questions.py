@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from reward_design.core import Params
 from reward_design.preferences import segments
@@ -25,12 +25,14 @@ class Asked(NamedTuple):
     Attributes:
         inputs: ``[M, 2, T, d]``.
         length: ``[M, 2]``.
+        ended: ``[M, 2]``.
         answer: fields ``[M]``.
         count: answers so far; places from there on are empty.
     """
 
     inputs: Float[Array, "pairs two time d"]
     length: Int[Array, "pairs two"]
+    ended: Bool[Array, "pairs two"]
     answer: Answer
     count: Int[Array, ""]
 
@@ -38,7 +40,8 @@ class Asked(NamedTuple):
 def empty(num: int, length: int, num_inputs: int) -> Asked:
     """Room for ``num`` answers."""
     answer = Answer(jnp.full(num, 0.5), jnp.zeros(num), jnp.zeros(num, jnp.int32))
-    return Asked(jnp.zeros((num, 2, length, num_inputs)), jnp.zeros((num, 2), jnp.int32), answer, jnp.int32(0))
+    inputs, two = jnp.zeros((num, 2, length, num_inputs)), (num, 2)
+    return Asked(inputs, jnp.zeros(two, jnp.int32), jnp.zeros(two, bool), answer, jnp.int32(0))
 
 
 def num_pairs(num_segments: int) -> int:
@@ -75,7 +78,7 @@ def draw_free(
     first, second = (jnp.asarray(i, jnp.int32) for i in np.triu_indices(num, 1))
     values = teacher.value(params, drawn.quantities, drawn.mask)
     answer = teacher.answer(params, units, answer_key, values[first], values[second])
-    return Batch(drawn.inputs, drawn.mask, first, second, answer)
+    return Batch(drawn.inputs, drawn.length, drawn.ended, first, second, answer)
 
 
 def draw_asked(asked: Asked, key: Any, config: Any, *, held_out: bool) -> Batch:
@@ -83,10 +86,9 @@ def draw_asked(asked: Asked, key: Any, config: Any, *, held_out: bool) -> Batch:
     num = config.batch_segments
     capacity = asked.length.shape[0]
     at = places(asked.count, capacity, key, num, every=config.held_out_every, held_out=held_out)
-    inputs, length = (jnp.swapaxes(x[at], 0, 1).reshape(2 * num, *x.shape[2:]) for x in (asked.inputs, asked.length))
-    answer = jax.tree.map(lambda x: x[at], asked.answer)
-    mask = Segments(inputs, inputs, length).mask
-    return Batch(inputs, mask, jnp.arange(num), num + jnp.arange(num), answer)
+    both = (asked.inputs, asked.length, asked.ended)
+    both = (jnp.swapaxes(x[at], 0, 1).reshape(2 * num, *x.shape[2:]) for x in both)
+    return Batch(*both, jnp.arange(num), num + jnp.arange(num), jax.tree.map(lambda x: x[at], asked.answer))
 
 
 def ask(
@@ -119,8 +121,9 @@ def ask(
     at = jnp.where(asks, asked.count + jnp.arange(config.num_questions), capacity)
     put = lambda old, new: old.at[at].set(new.astype(old.dtype), mode="drop")  # noqa: E731
     return Asked(
-        put(asked.inputs, chosen.inputs), put(asked.length, chosen.length), jax.tree.map(put, asked.answer, answer),
-        jnp.minimum(asked.count + jnp.where(asks, config.num_questions, 0), capacity),
+        put(asked.inputs, chosen.inputs), put(asked.length, chosen.length), put(asked.ended, chosen.ended),
+        jax.tree.map(put, asked.answer, answer), jnp.minimum(asked.count + jnp.where(asks, config.num_questions, 0),
+        capacity),
     )  # fmt: skip
 
 
@@ -140,7 +143,8 @@ def acquisition(probability: Float[Array, "members c"], selection: str) -> Float
 
 
 def _scores(fit: Fit, params: Params, drawn: Segments) -> Float[Array, "members c"]:
-    return score(fit.model.members(params, drawn.inputs), drawn.mask, fit.config.pool)
+    weights = segments.step_weights(drawn.length, drawn.ended, drawn.inputs.shape[1], absorbing=fit.model.absorbing)
+    return score(fit.model.members(params, drawn.inputs), weights, fit.config.pool)
 
 
 def cycles(teacher: Teacher, params: Params, units: Any, store: Store, key: Any, config: Any) -> Float[Array, ""]:

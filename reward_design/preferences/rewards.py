@@ -20,6 +20,7 @@ def preference_reward(
     num_members: int = 1,
     reduce: Reduce = "mean",
     coefficient: float | int = 1.0,
+    gamma: float | int | None = None,
     config: Config | None = None,
     name: str = "preference_reward",
 ) -> Reward:
@@ -36,6 +37,7 @@ def preference_reward(
         num_members: networks in the ensemble; choosing questions by disagreement needs at least 2.
         reduce: how members are combined.
         coefficient: of ``reduce="lcb"``.
+        gamma: the agent's discount, for tasks whose episodes terminate, see :func:`bradley_terry`.
         config: settings of learning.
         name: of the reward and its term.
 
@@ -58,8 +60,8 @@ def preference_reward(
     if config.selection == "disagreement" and num_members < 2:
         raise ValueError(f"selection='disagreement' needs num_members of at least 2, got {num_members}.")
     reward = bradley_terry(
-        inputs, network=network, num_members=num_members, reduce=reduce, coefficient=coefficient, extra=teacher.params,
-        settings={"teacher": teacher.name, "levels": teacher.levels}, name=name,
+        inputs, network=network, num_members=num_members, reduce=reduce, coefficient=coefficient, gamma=gamma,
+        extra=teacher.params, settings={"teacher": teacher.name, "levels": teacher.levels}, name=name,
     )  # fmt: skip
     return dataclasses.replace(reward, learner=preference_learner(model_of(reward), teacher, config))
 
@@ -72,6 +74,7 @@ def heron(
     num_members: int = 1,
     reduce: Reduce = "mean",
     coefficient: float | int = 1.0,
+    gamma: float | int | None = None,
     config: Config | None = None,
 ) -> Reward:
     """A reward from a ranking without weights: of two segments the better one on the first level that tells them apart.
@@ -92,6 +95,7 @@ def heron(
         num_members: networks in the ensemble.
         reduce: how members are combined.
         coefficient: of ``reduce="lcb"``.
+        gamma: the agent's discount, for tasks whose episodes terminate, see :func:`bradley_terry`.
         config: settings of learning.
 
     Returns:
@@ -116,5 +120,5 @@ def heron(
     """
     return preference_reward(
         ranked_teacher(factors), inputs=inputs, network=network, num_members=num_members, reduce=reduce,
-        coefficient=coefficient, config=config, name="heron",
+        coefficient=coefficient, gamma=gamma, config=config, name="heron",
     )  # fmt: skip

@@ -16,17 +16,37 @@ class Segments(NamedTuple):
         inputs: ``[N, T, d]`` what a reward model reads of each step.
         quantities: ``[N, T, F]`` what a teacher reads of each step.
         length: ``[N]`` steps, 0 for a place that is still empty.
+        ended: ``[N]`` whether the last step was terminal.
     """
 
     inputs: Float[Array, "*n time d"]
     quantities: Float[Array, "*n time f"]
     length: Int[Array, "*n"]
+    ended: Bool[Array, "*n"]
 
     @property
     def mask(self) -> Bool[Array, "*n time"]:
         """True for the steps of each segment."""
         time = jnp.arange(self.inputs.shape[-2]).reshape((1,) * self.length.ndim + (-1,))
         return time < self.length[..., None]
+
+
+def step_weights(
+    length: Int[Array, "*n"], ended: Bool[Array, "*n"], time: int, *, absorbing: bool
+) -> Float[Array, "*n time"]:
+    """How often each step counts in a score: once, and with ``absorbing`` a terminal one for all that would follow.
+
+    Args:
+        length: steps of the segments.
+        ended: whether the last one was terminal.
+        time: steps of a full segment.
+        absorbing: whether the end of an episode goes on; then all segments are equally long, but those that a time
+            limit made short.
+    """
+    step = jnp.arange(time).reshape((1,) * length.ndim + (-1,))
+    length, ended = length[..., None], ended[..., None]
+    rest = jnp.where(ended & (step == length - 1), time - length, 0) if absorbing else 0
+    return (step < length) * 1.0 + rest
 
 
 class Store(NamedTuple):
@@ -47,9 +67,8 @@ class Store(NamedTuple):
 
 def empty(num: int, length: int, num_inputs: int, num_quantities: int) -> Segments:
     """``num`` empty places."""
-    return Segments(
-        jnp.zeros((num, length, num_inputs)), jnp.zeros((num, length, num_quantities)), jnp.zeros(num, jnp.int32)
-    )
+    inputs, quantities = (jnp.zeros((num, length, width)) for width in (num_inputs, num_quantities))
+    return Segments(inputs, quantities, jnp.zeros(num, jnp.int32), jnp.zeros(num, bool))
 
 
 def empty_store(capacity: int, num_lanes: int, length: int, num_inputs: int, num_quantities: int) -> Store:
@@ -85,6 +104,7 @@ def append(store: Store, inputs: Array, quantities: Array, trajectory: Transitio
             store.under_way.inputs.at[at].set(x, mode="drop"),
             store.under_way.quantities.at[at].set(q, mode="drop"),
             store.under_way.length + mask,
+            terminated & mask,
         )
         full, done = now.length == length, (terminated | truncated) & mask
         ends = mask & (full | done)
