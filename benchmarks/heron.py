@@ -188,7 +188,7 @@ def trained(problem: Task, config: Any, reward: rd.Reward, seeds: Sequence[int],
 def weights_as_params(problem: Task, weights: np.ndarray) -> Any:
     """Params ``[C, ...]`` of the weighted sum for weights ``[C, L]``."""
     factors = factors_of(problem)
-    params, _ = factor_sum(factors).init(None, problem.example)
+    params, _ = factor_sum(factors).init(jax.random.key(0), problem.example)
     named = {factor.name: jnp.asarray(column, jnp.float32) for factor, column in zip(factors, weights.T)}
     rewards = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(weights), *x.shape)), params["rewards"])
     return {"weights": named, "rewards": rewards}

@@ -76,8 +76,8 @@ def bradley_terry(
         name: of the reward and its term.
 
     Returns:
-        A :class:`Reward` of kind ``POINTWISE`` with params ``members`` and ``shift``, ``scale`` of ``[K]``, ``input_mean``
-        and ``input_scale`` of ``[d]``, the numbers ``coefficient`` and ``terminal_weight``, and those in ``extra``.
+        A :class:`Reward` of kind ``POINTWISE`` with params ``members``, ``shift`` and ``scale`` with an axis ``[K]``,
+        ``input_mean`` and ``input_scale`` ``[d]``, the numbers ``coefficient`` and ``terminal_weight``, and ``extra``.
 
     Raises:
         ValueError: if ``num_members`` is below 1, ``reduce`` is unknown, or ``gamma`` is outside [0, 1).
