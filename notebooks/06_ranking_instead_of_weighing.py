@@ -50,13 +50,12 @@ for first, second in ((0, 1), (0, 2), (1, 2)):
     print(pieces[first], "or", pieces[second], "->", {1.0: "the first", 0.0: "the second", 0.5: "a tie"}[label])
 
 # %% [markdown]
-# A margin is not harmless. With one, preferences can run in a circle, and no reward whatever can represent a circle. So
-# the share of circles is measured while learning:
+# Look again: the three run in a circle. That is what a margin can do, and no reward whatever can represent it. So the
+# share of such triples is measured while learning:
 
 # %%
-circle = jnp.array([[0.0, 3.0], [0.7, 2.0], [1.4, 1.0]])
-print("circular triples with a margin of 1 on the first factor:", float(cycle_rate(circle, margins=[1.0, 0.0])))
-print("and without:", float(cycle_rate(circle, margins=[0.0, 0.0])))
+print("circular triples with these margins:", float(cycle_rate(pieces, margins=[0.5, 0.1])))
+print("and without:", float(cycle_rate(pieces, margins=[0.0, 0.0])))
 
 # %% [markdown]
 # ## Training on it

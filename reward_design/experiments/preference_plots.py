@@ -1,13 +1,13 @@
 """Pictures of learning from ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 
-def deciding_levels(steps: Sequence[float], metrics: Mapping[str, Any], axes: Axes) -> Axes:
+def deciding_levels(steps: Any, metrics: Mapping[str, Any], axes: Axes) -> Axes:
     """Which level of a ranking decides the compared pairs, over training: a stack of shares that sum to 1.
 
     Args:
