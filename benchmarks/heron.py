@@ -128,11 +128,13 @@ def random_units(problem: Task) -> np.ndarray:
     """Margins ``[L]`` in the units of the factors: deviations over episodes of random actions."""
     env = problem.functional()
 
+    space: Any = env.action_space
+
     def act(obs: Any, key: Any) -> Any:
-        shape = (EPISODES, *env.action_space.shape)
-        if isinstance(env.action_space, spaces.Discrete):
-            return jax.random.randint(key, shape, 0, int(env.action_space.n))
-        return jax.random.uniform(key, shape, minval=env.action_space.low, maxval=env.action_space.high)
+        shape = (EPISODES, *space.shape)
+        if isinstance(space, spaces.Discrete):
+            return jax.random.randint(key, shape, 0, int(space.n))
+        return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
 
     keys = jax.random.split(jax.random.key(999), 8)
     values = jax.jit(jax.vmap(lambda key: played(problem, act, key)[0]))(keys).reshape(256, -1)
@@ -245,7 +247,7 @@ def measure(name: str, problem: Task, seeds: Sequence[int]) -> dict[str, Any]:
         every = max(1, config.num_updates // 50)
         record["steps"] = (np.arange(config.num_updates)[::every] * config.steps_per_update).tolist()
         record |= {k: np.asarray(v)[:, ::every].mean(axis=0).round(4).tolist() for k, v in curves.items()}
-    if name == "tuned":
+    if name == "tuned" and params is not None:
         record["weights"] = {k: float(v[0]) for k, v in params["weights"].items()}
     return record
 

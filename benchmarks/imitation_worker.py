@@ -12,9 +12,9 @@ import time
 
 import gymnasium
 import numpy as np
-from imitation.algorithms import preference_comparisons as pc
-from imitation.data.types import TrajectoryWithRew
-from imitation.rewards.reward_nets import BasicRewardNet
+from imitation.algorithms import preference_comparisons as pc  # pyright: ignore[reportMissingImports]
+from imitation.data.types import TrajectoryWithRew  # pyright: ignore[reportMissingImports]
+from imitation.rewards.reward_nets import BasicRewardNet  # pyright: ignore[reportMissingImports]
 
 
 def fragments(num, length):

@@ -1,6 +1,7 @@
 """Rewards learned from preferences: segments, units, teachers and training, against loops and known answers."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -303,7 +304,7 @@ def test_teachers_have_the_weaknesses_they_are_named_after():
         equal.preferred == 0.5, np.abs(returns[0] - returns[1]) <= 0.5 * float(units["spread"])
     )
     myopic, _, _ = answers(myopia=0.5)
-    weighted = steps @ np.float32([0.25, 0.5, 1.0])
+    weighted = steps @ np.array([0.25, 0.5, 1.0], np.float32)
     np.testing.assert_array_equal(myopic.preferred, weighted[0] > weighted[1])
     assert np.mean(myopic.preferred != right.preferred) > 0.05
 
@@ -316,11 +317,12 @@ def test_myopia_counts_back_from_the_last_step_of_a_short_segment():
 
 def test_settings_of_teachers_and_learning_are_checked():
     assert all(synthetic_teacher(**settings).levels == ("return",) for settings in PRESETS.values())
-    for settings, message in (
+    weaknesses: Any = (
         ({"mistake": 1.5}, r"mistake must be in \[0, 1\], got 1.5"),
         ({"myopia": 0.0}, r"myopia must be in \(0, 1\], got 0.0"),
         ({"rationality": -1.0}, "rationality must be above 0"),
-    ):
+    )
+    for settings, message in weaknesses:
         with pytest.raises(ValueError, match=message):
             synthetic_teacher(**settings)
     for settings, message in (

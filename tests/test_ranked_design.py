@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -111,8 +112,8 @@ def test_weighted_sum_of_factors_is_the_sum():
     ranking = task_factors(pendulum, ["tilt", "effort"])
     reward = factor_sum(ranking, base=10)
     t = pendulum.example._replace(
-        obs=np.float32([[0.6, 0.8, 1.0]]), next_obs=np.float32([[0.0, 1.0, 1.0]]), action=np.float32([[2.0]]),
-        mask=np.array([True]),
+        obs=jnp.array([[0.6, 0.8, 1.0]]), next_obs=jnp.array([[0.0, 1.0, 1.0]]), action=jnp.array([[2.0]]),
+        mask=jnp.array([True]),
     )  # fmt: skip
     output, _ = reward.step(*reward.init(jax.random.key(0), t), t)
     assert float(output.reward[0]) == pytest.approx(-10 * np.pi / 2 - 2.0, rel=1e-5)
@@ -130,7 +131,7 @@ def test_picture_stacks_the_shares():
     assert deciding_levels([0, 10, 20], metrics, axes) is axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["tilt", "speed", "tie"]
-    tops = [stack.get_paths()[0].vertices[:, 1].max() for stack in axes.collections]
+    tops = [np.asarray(stack.get_paths()[0].vertices)[:, 1].max() for stack in axes.collections]
     np.testing.assert_allclose(tops, [0.6, 0.9, 1.0], atol=1e-6)
     with pytest.raises(ValueError, match="expected metrics called decided"):
         deciding_levels([0], {"loss": [1.0]}, axes)
@@ -138,7 +139,7 @@ def test_picture_stacks_the_shares():
 
 
 def test_a_note_says_when_the_first_factor_decides_everything():
-    assert "give it a larger margin" in starved_note({"reward/starved": np.ones((1, 3)), "loss": 0.0})
+    assert "give it a larger margin" in (starved_note({"reward/starved": np.ones((1, 3)), "loss": 0.0}) or "")
     assert starved_note({"reward/starved": np.array([[1.0, 0.0]])}) is None
     assert starved_note({"reward/starved": np.array([[np.nan]])}) is None
     assert starved_note({"loss": np.ones(3)}) is None

@@ -25,7 +25,7 @@ from reward_design.preferences import (
 from reward_design.preferences import factors as parts
 
 MARGINS = [0.5, 0.1, 0.0]
-CYCLE = [[0.0, 3.0], [0.7, 2.0], [1.4, 1.0]]
+CYCLE = np.array([[0.0, 3.0], [0.7, 2.0], [1.4, 1.0]])
 
 
 def naive(a, b, margins):
@@ -100,7 +100,7 @@ def test_labels_do_not_depend_on_the_rest_of_the_batch():
     alone = jnp.stack([compare_ranked(x, y, margins=MARGINS) for x, y in zip(a, b)])
     np.testing.assert_array_equal(together, alone)
     # margins from the batch at hand, as in the released scripts, give one pair two labels
-    near, far = np.float32([[0.0], [0.6], [0.1]]), np.float32([[0.0], [0.6], [9.0]])
+    near, far = (np.array([[0.0], [0.6], [last]], np.float32) for last in (0.1, 9.0))
     labels = [float(compare_ranked(x[1], x[0], margins=[0.5 * x.std()])) for x in (near, far)]
     assert labels == [1.0, 0.5]
 

@@ -153,7 +153,8 @@ def preference_learner(model: models.Model, teacher: Teacher, config: Config) ->
         state = state._replace(steps=jnp.where(number > 0, 0, state.steps))
 
         def one(i: Any, carry: Any) -> Any:
-            return _round(*carry, jax.random.fold_in(key, i), asks=i == 0)
+            params, state = carry
+            return _round(params, state, jax.random.fold_in(key, i), asks=i == 0)
 
         # a loop and not a cond: under vmap over seeds a cond would compute a round in every update
         params, state = jax.lax.fori_loop(0, number, one, (params, state))

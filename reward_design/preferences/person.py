@@ -224,7 +224,8 @@ def _fitted(
     draw = partial(questions.draw_asked, asked, config=fit.config, held_out=False)
 
     def one(carry: Any, key: Any) -> tuple[Any, None]:
-        return fit.train(*carry, draw, None, key), None
+        params, opt_state = carry
+        return fit.train(params, opt_state, draw, None, key), None
 
     keys = jax.random.split(key, num_rounds + 1)
     (params, _), _ = jax.lax.scan(one, (params, fit.optimiser_state(params)), keys[1:])
