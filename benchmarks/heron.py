@@ -280,7 +280,8 @@ def draw(records: Sequence[dict[str, Any]], names: Sequence[str], file: Path) ->
     found = [r for r in records if r["design"] == "heron" and r["task"] in names and r["first_seed"] == 0]
     figure, axes = plt.subplots(1, len(found), figsize=(4.5 * len(found), 3.5), layout="constrained", squeeze=False)
     for record, ax in zip(found, axes[0]):
-        deciding_levels(record["steps"], {k.removeprefix("reward/"): v for k, v in record.items()}, ax)
+        names = [name for name, _, _ in RANKINGS[record["task"]].factors]
+        deciding_levels(record["steps"], record, ax, levels=names)
         ax.set_title(record["task"])
     figure.savefig(file, dpi=120)
 

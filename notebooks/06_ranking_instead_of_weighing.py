@@ -99,7 +99,7 @@ for name in ("tilt", "speed", "effort"):
     axes[1].plot(record["steps"], record["losses"][f"reward/accuracy/{name}"], label=name)
 axes[1].set(xlabel="environment steps", ylabel="accuracy on held-out pairs", ylim=(0, 1))
 axes[1].legend()
-deciding_levels(record["steps"], record["losses"], axes[2])
+deciding_levels(record["steps"], record["losses"], axes[2], levels=["tilt", "speed", "effort"])
 plt.show()
 
 # %% [markdown]

@@ -124,18 +124,22 @@ def test_weighted_sum_of_factors_is_the_sum():
 
 def test_picture_stacks_the_shares():
     metrics = {
-        "reward/decided/tilt": [np.nan, 0.6, 0.5], "reward/decided/tie": [np.nan, 0.1, 0.2],
-        "reward/decided/speed": [np.nan, 0.3, 0.3],
+        "reward/decided/speed": [np.nan, 0.3, 0.3], "reward/decided/tie": [np.nan, 0.1, 0.2],
+        "reward/decided/tilt": [np.nan, 0.6, 0.5], "task": "pendulum",
     }  # fmt: skip
-    figure, axes = plt.subplots()
-    assert deciding_levels([0, 10, 20], metrics, axes) is axes
+    axes = plt.figure().gca()
+    assert deciding_levels([0, 10, 20], metrics, axes) is axes  # as sorted by JAX
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["tilt", "speed", "tie"]
+    assert labels == ["speed", "tilt", "tie"]
     tops = [np.asarray(stack.get_paths()[0].vertices)[:, 1].max() for stack in axes.collections]
-    np.testing.assert_allclose(tops, [0.6, 0.9, 1.0], atol=1e-6)
-    with pytest.raises(ValueError, match="expected metrics called decided"):
+    np.testing.assert_allclose(tops, [0.3, 0.9, 1.0], atol=1e-6)
+    axes = deciding_levels([0, 10, 20], metrics, plt.figure().gca(), levels=["tilt", "speed"])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["tilt", "speed", "tie"]
+    with pytest.raises(ValueError, match=r"for \['tit'\], got speed, tie, tilt"):
+        deciding_levels([0, 10, 20], metrics, axes, levels=["tit"])
+    with pytest.raises(ValueError, match="expected metrics called decided/<level>, got none"):
         deciding_levels([0], {"loss": [1.0]}, axes)
-    plt.close(figure)
+    plt.close("all")
 
 
 def test_a_note_says_when_the_first_factor_decides_everything():
