@@ -1,7 +1,8 @@
 """Rewards written once as pure functions, and everything around them.
 
 Sub-packages are imported on first use, so that a wrapper around a reward does not load the agents: ``adapters``,
-``agents``, ``bilevel``, ``distance``, ``envs``, ``experiments``, ``redistribution``, ``testing``.
+``agents``, ``bilevel``, ``distance``, ``envs``, ``experiments``, ``preferences``,
+``redistribution``, ``testing``.
 """
 
 import importlib
@@ -51,7 +52,17 @@ __all__ = [
     "weighted_sum",
 ]
 
-_SUBPACKAGES = ("adapters", "agents", "bilevel", "distance", "envs", "experiments", "redistribution", "testing")
+_SUBPACKAGES = (
+    "adapters",
+    "agents",
+    "bilevel",
+    "distance",
+    "envs",
+    "experiments",
+    "preferences",
+    "redistribution",
+    "testing",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,10 @@ class Compare:
     """Settings of the agent, as name=value, for example learning_rate=3e-4 hidden=64,64."""
     overwrite: bool = False
     """Delete what --out holds of another comparison."""
+    factors: Annotated[str | None, arg(metavar="NAME,NAME,...")] = None
+    """Factors of the task that the reward `heron` ranks, the most important one first."""
+    margins: Annotated[str | None, arg(metavar="NUMBER,NUMBER,...")] = None
+    """Differences of the factors that decide nothing, in standard deviations."""
     extend: bool = False
     """Add tasks and designs to the comparison that --out holds."""
     quiet: bool = False
@@ -63,9 +67,11 @@ class Compare:
 
         use_all_cores()
         from reward_design.experiments import budgets, compare, terminal
+        from reward_design.experiments.ranked_design import with_ranking
 
+        rewards = with_ranking(self.rewards, self.factors, self.margins)
         results = compare(
-            list(self.task), list(self.rewards), auxiliary=self.auxiliary, agent=self.agent, seeds=self.seeds,
+            list(self.task), list(rewards), auxiliary=self.auxiliary, agent=self.agent, seeds=self.seeds,
             out=self.out, total_timesteps=self.total_timesteps, config=budgets.assignments(self.set),
             overwrite=self.overwrite, extend=self.extend, progress=not self.quiet, command=command,
         )  # fmt: skip
@@ -105,6 +111,10 @@ class Train:
     """Lines to print (about)."""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
     """Settings of the agent, as name=value."""
+    factors: Annotated[str | None, arg(metavar="NAME,NAME,...")] = None
+    """Factors of the task that the reward `heron` ranks, the most important one first."""
+    margins: Annotated[str | None, arg(metavar="NUMBER,NUMBER,...")] = None
+    """Differences of the factors that decide nothing, in standard deviations."""
     overwrite: bool = False
     """Start anew: delete what --out holds."""
 
@@ -114,10 +124,12 @@ class Train:
 
         use_all_cores()
         from reward_design.experiments import budgets, single
+        from reward_design.experiments.ranked_design import with_ranking
 
         config = budgets.assignments(self.set)
+        (reward,) = with_ranking((self.reward,), self.factors, self.margins)
         single.train(
-            self.task, self.reward, auxiliary=self.auxiliary, agent=self.agent, seed=self.seed, out=self.out,
+            self.task, reward, auxiliary=self.auxiliary, agent=self.agent, seed=self.seed, out=self.out,
             overwrite=self.overwrite, total_timesteps=self.total_timesteps, config=config,
             evaluations=self.evaluations, command=command,
         )  # fmt: skip

@@ -66,8 +66,8 @@ def ensemble(reward: Reward, num: int, *, reduce: Reduce = "mean", coefficient: 
             terms = {name: value.mean(axis=0) for name, value in output.terms.items()}
             if reduce == "mean":
                 return Output(mean, terms), state
-            reduced = _reduced(output.reward, reduce, params.get("coefficient"))
-            return Output(reduced, terms | {"ensemble": reduced - mean}), state
+            value = reduced(output.reward, reduce, params.get("coefficient"))
+            return Output(value, terms | {"ensemble": value - mean}), state
 
         return run
 
@@ -77,7 +77,8 @@ def ensemble(reward: Reward, num: int, *, reduce: Reduce = "mean", coefficient: 
     return composed("ensemble", {reward.name: reward}, apply, init, rebuild, settings, learner=learner)
 
 
-def _reduced(values: Float[Array, "num ..."], reduce: str, coefficient: Any) -> Float[Array, "..."]:
+def reduced(values: Float[Array, "num ..."], reduce: str, coefficient: Any) -> Float[Array, "..."]:
+    """What members say, along the first axis, as one value; see :func:`ensemble`."""
     if reduce != "lcb":
         return getattr(jnp, reduce)(values, axis=0)
     variance = values.var(axis=0)

@@ -12,6 +12,7 @@ import numpy as np
 import reward_design as rd
 from reward_design import Kind, Reward, Transition
 from reward_design.bilevel import alignment_reward
+from reward_design.preferences import Factor, bradley_terry, factor_sum, heron, preference_reward, synthetic_teacher
 from reward_design.redistribution import (
     hidden_reward,
     ircr,
@@ -177,6 +178,22 @@ def trusted(reward: Reward) -> Reward:
     return dataclasses.replace(reward, init=init)
 
 
+def paying(reward: Reward) -> Reward:
+    """A reward model as after learning; before, it pays nothing."""
+
+    def init(key: Any, example: Transition) -> Any:
+        params, state = reward.init(key, example)
+        return {**params, "scale": jnp.ones_like(params["scale"])}, state
+
+    return dataclasses.replace(reward, init=init)
+
+
+def ranking() -> list[Factor]:
+    """Two factors."""
+    score = Factor("score", lambda t: t.info["score"], margin=0.5)
+    return [score, Factor("position", lambda t: t.reward, sign=-1, aggregate="last")]
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 P, C, T = Kind.POINTWISE, Kind.CAUSAL, Kind.TRAJECTORY
@@ -215,6 +232,11 @@ CASES = [
     Case("alignment_reward", "", lambda: alignment_reward(rd.environment_reward(), speed()), P),
     Case("alignment_reward", "linear", lambda: alignment_reward(speed(), fatigue(), features=by_state), C),
     Case("alignment_reward", "network", lambda: alignment_reward(speed(), fatigue(), network=nn.Dense(3)), C),
+    Case("bradley_terry", "", lambda: paying(bradley_terry()), P),
+    Case("bradley_terry", "lcb", lambda: paying(bradley_terry(num_members=3, reduce="lcb")), P),
+    Case("heron", "untaught", lambda: heron(ranking()), P),
+    Case("preference_reward", "", lambda: paying(preference_reward(synthetic_teacher(), num_members=2)), P),
+    Case("factor_sum", "", lambda: factor_sum(ranking()), P),
     Case("log_sigmoid", "", lambda: rd.log_sigmoid(reference=0.5), P),
     Case("spa", "untaught", lambda: spa(max_length=12), C),
     Case("spa", "grounded", lambda: trusted(spa(max_length=12, valid="change", discount_compensation=0.9)), C),

@@ -145,7 +145,7 @@ def test_an_unknown_auxiliary_is_refused_with_the_nearest():
 
 
 def test_an_auxiliary_for_designs_that_take_none_is_refused():
-    with pytest.raises(ValueError, match="reward 'sparse' takes no auxiliary reward, got 'sparse/aligned'"):
+    with pytest.raises(ValueError, match="reward 'sparse' takes nothing behind a slash, got 'sparse/aligned'"):
         resolve("sparse/aligned", task("chain"))
     with pytest.raises(ValueError, match="none of the rewards takes an auxiliary, got auxiliary='aligned'; use naive/"):
         with_auxiliary(["sparse", "dense"], "aligned")

@@ -199,10 +199,10 @@ def _unfinished(store: Store, plans: Sequence[Plan]) -> list[Plan]:
 
 
 def _exact(store: Store, plans: Sequence[Plan]) -> None:
-    """Distances, regret and maps of each task, unless the records have them for these very rewards."""
+    """Distances, regret and maps of each task, unless the records have them; of rewards that are not learned."""
     known = Results(store.records).exact
     for task in {plan.task.name: plan.task for plan in plans}.values():
-        rewards = {p.label: (p.reward, p.fingerprint) for p in plans if p.task is task}
+        rewards = {p.label: (p.reward, p.fingerprint) for p in plans if p.task is task and p.reward.learner is None}
         old = known.get(task.name, {}).get("fingerprints", {})
         if any(old.get(label) != mark for label, (_, mark) in rewards.items()):
             record = maps.exact(task, {label: reward for label, (reward, _) in rewards.items()})

@@ -12,6 +12,7 @@ from reward_design._names import suggestion
 from reward_design.combinators import chain, environment_reward, weighted_sum
 from reward_design.core import Reward
 from reward_design.envs.base import Task
+from reward_design.experiments.ranked_design import ranked_design
 from reward_design.exploration import count_bonus
 from reward_design.redistribution import Fit, spa, task_features
 from reward_design.redistribution.features import are_continuous
@@ -24,14 +25,15 @@ class Design:
 
     Attributes:
         description: one line.
-        build: ``task -> Reward``; ``(task, auxiliary) -> Reward`` if it takes one.
-        takes_auxiliary: whether the name of one of the task's auxiliary rewards may follow, as in ``barfi/misaligned``.
+        build: ``task -> Reward``; ``(task, argument) -> Reward`` if it takes one.
+        argument: what may follow its name behind a slash: ``"auxiliary"``, the name of one of the task's auxiliary
+            rewards (``barfi/misaligned``), or ``"ranking"``, factors with margins (``heron/tilt=0.5,speed=0.2``).
         agent: the agent that learns the reward as it goes; None: any agent trains on it.
     """
 
     description: str
     build: Callable[..., Reward]
-    takes_auxiliary: bool = False
+    argument: str | None = None
     agent: str | None = None
 
 
@@ -95,13 +97,20 @@ DESIGNS: dict[str, Design] = {
     "spa": Design(
         "sparse, handed out by a learned estimate of what each step contributed (ppo, dqn, sac)", _attribution
     ),
+    "heron": Design(
+        "learned from a ranking of the task's factors (heron/tilt=0.5,speed=0.2 for some, with margins; or --factors)",
+        ranked_design,
+        "ranking",
+    ),
     "environment": Design("the environment's own reward, unchanged", lambda task: environment_reward()),
-    "naive": Design("the environment's reward plus an auxiliary one (naive/NAME, or --auxiliary NAME)", _naive, True),
+    "naive": Design(
+        "the environment's reward plus an auxiliary one (naive/NAME, or --auxiliary NAME)", _naive, "auxiliary"
+    ),
     "barfi": Design(
         "learns how to blend the environment's reward with an auxiliary one (barfi/NAME, or --auxiliary NAME), "
         "with an agent of its own",
         _barfi,
-        True,
+        "auxiliary",
         "barfi",
     ),
 }
@@ -114,8 +123,8 @@ def resolve(design: Any, task: Task) -> Reward:
     """The reward that a design gives on a task.
 
     Args:
-        design: a name in :data:`DESIGNS`, for some of them with an auxiliary reward of the task behind a slash
-            (``"barfi/misaligned"``); ``"module:attribute"`` (modules of the current directory included); a
+        design: a name in :data:`DESIGNS`, for some of them with an argument behind a slash (``"barfi/misaligned"``,
+            ``"heron/tilt=0.5,speed=0.2"``); ``"module:attribute"`` (modules of the current directory included); a
             :class:`Reward`; or a function ``task -> Reward`` or ``() -> Reward``.
         task: the task.
 
@@ -133,8 +142,10 @@ def resolve(design: Any, task: Task) -> Reward:
     """
     if isinstance(design, str):
         if ":" not in design:
-            found, auxiliary = known(design), design.partition("/")[2]
-            return found.build(task, auxiliary or DEFAULT_AUXILIARY) if found.takes_auxiliary else found.build(task)
+            found, argument = known(design), design.partition("/")[2]
+            if found.argument is None:
+                return found.build(task)
+            return found.build(task, argument or (DEFAULT_AUXILIARY if found.argument == "auxiliary" else ""))
         return _built(_imported(design), task, design)
     return _built(design, task, getattr(design, "__name__", type(design).__name__))
 
@@ -143,7 +154,7 @@ def known(name: str) -> Design:
     """The design of this name, without what follows a slash.
 
     Raises:
-        ValueError: with the nearest name, if there is none, or for a slash behind one that takes no auxiliary reward.
+        ValueError: with the nearest name, if there is none, or for a slash behind one that takes no argument.
 
     Example:
         >>> known("shapping")
@@ -156,8 +167,8 @@ def known(name: str) -> Design:
             f"unknown reward {name!r}{suggestion(first, DESIGNS)} Known: {_listed(DESIGNS)}, "
             "or your own as module:attribute."
         )
-    if slash and not DESIGNS[first].takes_auxiliary:
-        raise ValueError(f"reward {first!r} takes no auxiliary reward, got {name!r}; those that do: {_takers()}.")
+    if slash and DESIGNS[first].argument is None:
+        raise ValueError(f"reward {first!r} takes nothing behind a slash, got {name!r}; those that do: {_takers()}.")
     return DESIGNS[first]
 
 
@@ -176,9 +187,11 @@ def with_auxiliary(rewards: Any, auxiliary: str | None) -> Any:
     if isinstance(rewards, Mapping):
         return dict(zip(rewards, with_auxiliary(list(rewards.values()), auxiliary), strict=True))
     many = list(rewards) if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
-    takers = [isinstance(d, str) and ":" not in d and known(d).takes_auxiliary for d in many]
+    takers = [isinstance(d, str) and ":" not in d and known(d).argument == "auxiliary" for d in many]
     if not any(takers):
-        raise ValueError(f"none of the rewards takes an auxiliary, got auxiliary={auxiliary!r}; use {_takers()}.")
+        raise ValueError(
+            f"none of the rewards takes an auxiliary, got auxiliary={auxiliary!r}; use {_takers('auxiliary')}."
+        )
     return [f"{d}/{auxiliary}" if takes and "/" not in d else d for d, takes in zip(many, takers, strict=True)]
 
 
@@ -232,8 +245,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _takers() -> str:
-    return _listed(f"{name}/NAME" for name, design in DESIGNS.items() if design.takes_auxiliary)
+def _takers(*kinds: str) -> str:
+    takes = lambda design: design.argument in kinds if kinds else design.argument  # noqa: E731
+    return _listed(f"{name}/{design.argument.upper()}" for name, design in DESIGNS.items() if takes(design))
 
 
 def _imported(path: str) -> Any:

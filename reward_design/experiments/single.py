@@ -22,6 +22,7 @@ from reward_design.experiments import alignment, budgets, designs, single_sb3
 from reward_design.experiments.comparison import summary
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
+from reward_design.experiments.ranked_design import starved_note
 from reward_design.experiments.runs import CHECKPOINTS
 from reward_design.experiments.store import Store
 
@@ -123,7 +124,7 @@ class _Run:
         self.seed = seed
         most = max(1, config.num_updates // evaluations)
         self.chunk = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
-        self.lines = Lines(console)
+        self.lines, self.notes = Lines(console), set[str]()
 
     def go(self, state: Any, keep: Any) -> Any:
         """Train from ``state`` (None: from the start) to the end; ``keep`` gets updates done, line and state."""
@@ -138,6 +139,9 @@ class _Run:
             speed = metrics["episodes"].shape[1] * self.config.steps_per_update / (now - tick[0])
             line = {k: v[0] for k, v in summary(metrics, self.config.steps_per_update, tail=1.0)["final"].items()}
             self.lines.row(updates * self.config.steps_per_update, line, speed)
+            if (note := starved_note(metrics)) is not None and note not in self.notes:
+                self.notes.add(note)
+                self.console.print(f"note: {note}.")
             keep(updates, line, state)
             tick[0] = time.perf_counter()
 

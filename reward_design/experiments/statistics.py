@@ -130,6 +130,26 @@ def probability_of_improvement(
     return Estimate(float(value), float(low), float(high))
 
 
+def bootstrap_pairs(
+    wins: Float[np.ndarray, "n m"], *, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Mean of a matrix of comparisons, with a bootstrap interval that resamples its rows and its columns.
+
+    Args:
+        wins: ``[N, M]`` outcome of run i against run j.
+        confidence: coverage of the interval, in (0, 1).
+        num_resamples: bootstrap repetitions.
+        seed: of the resampling.
+
+    Returns:
+        An :class:`Estimate` of floats.
+    """
+    rows, columns = (_picks([axis], num_resamples, seed + i)[0] for i, axis in enumerate((wins, wins.T)))
+    draws = wins[rows[:, :, None], columns[:, None, :]].mean((-2, -1))
+    low, high = np.quantile(draws, _tails(confidence))
+    return Estimate(float(wins.mean()), float(low), float(high))
+
+
 def _beats(x: Float[np.ndarray, "*r n"], y: Float[np.ndarray, "*r m"]) -> Any:
     above, below = x[..., :, None], y[..., None, :]
     return ((above > below) + 0.5 * (above == below)).mean((-2, -1))

@@ -1,0 +1,63 @@
+"use strict";
+
+const KEYS = { ArrowLeft: "first", ArrowRight: "second", "=": "equal", s: "skip", r: "replay", b: "back" };
+const part = (id) => document.getElementById(id);
+let shown = null;
+let busy = true;
+let plays = 0;
+
+function play() {
+  plays += 1;
+  for (const side of ["first", "second"]) {
+    part(side).src = `clips/${shown[side]}.gif?${plays}`;
+  }
+}
+
+function show(state) {
+  const over = state.number === undefined;
+  part("title").textContent = state.title;
+  part("progress").max = state.total;
+  part("progress").value = state.answered;
+  part("count").textContent = `${state.answered} of ${state.total}`;
+  part("pair").hidden = over;
+  part("pair").style.display = over ? "none" : "";
+  part("end").hidden = !over;
+  for (const button of document.querySelectorAll("button")) {
+    button.disabled = button.dataset.answer === "back" ? state.answered === 0 : over;
+  }
+  shown = over ? null : state;
+  busy = false;
+  if (!over) play();
+}
+
+async function ask(path, options) {
+  busy = true;
+  try {
+    const reply = await fetch(path, options);
+    if (!reply.ok) throw new Error(reply.statusText);
+    show(await reply.json());
+    part("trouble").hidden = true;
+  } catch {
+    part("trouble").hidden = false;
+    busy = false;
+  }
+}
+
+function say(answer) {
+  if (busy || (shown === null && answer !== "back")) return;
+  if (answer === "replay") return play();
+  const body = JSON.stringify({ number: shown === null ? -1 : shown.number, answer });
+  ask("answer", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-answer]");
+  if (button && !button.disabled) say(button.dataset.answer);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key in KEYS && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    say(KEYS[event.key]);
+  }
+});
+ask("question");
