@@ -154,14 +154,14 @@ def test_the_discounted_return_is_that_of_the_delayed_reward():
         assert difference < 1e-4 if compensation else difference > 1e-2
 
 
-def test_an_untrusted_estimator_is_not_paid():
-    for correction, kind in (("none", "last"), ("last", "last"), ("equal", "equal")):
-        reward = spa(max_length=12, correction=correction)
-        params, state = reward.init(KEY, EXAMPLE)
-        output, _ = unrolled(reward)(params, state, ROLLOUT)
-        expected, _ = oracle.paid(ROLLOUT, np.zeros(ROLLOUT.mask.shape), correction=kind)
-        np.testing.assert_allclose(output.reward, expected, atol=1e-5)
-        assert np.abs(np.asarray(output.reward)).max() > 0.5
+@pytest.mark.parametrize(("correction", "kind"), [("none", "last"), ("last", "last"), ("equal", "equal")])
+def test_an_untrusted_estimator_is_not_paid(correction, kind):
+    reward = spa(max_length=12, correction=correction)
+    params, state = reward.init(KEY, EXAMPLE)
+    output, _ = unrolled(reward)(params, state, ROLLOUT)
+    expected, _ = oracle.paid(ROLLOUT, np.zeros(ROLLOUT.mask.shape), correction=kind)
+    np.testing.assert_allclose(output.reward, expected, atol=1e-5)
+    assert np.abs(np.asarray(output.reward)).max() > 0.5
 
 
 def test_episodes_with_an_unknown_return_are_not_corrected():

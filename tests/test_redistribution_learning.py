@@ -374,11 +374,11 @@ def test_a_task_of_the_host_is_delayed_too():
     delayed = delayed_reward(task("mujoco/InvertedPendulum"))
     envs = delayed.vector(2)
     envs.reset(seed=0)
-    paid, dense, ended = [], [], []
+    rows = []
     for _ in range(40):
         _, reward, terminated, truncated, info = envs.step(np.ones((2, 1), np.float32))
-        paid.append(reward), dense.append(info["hidden_reward"]), ended.append(terminated | truncated)
-    paid, dense, ended = (np.stack(rows) for rows in (paid, dense, ended))
+        rows.append((reward, info["hidden_reward"], terminated | truncated))
+    paid, dense, ended = map(np.stack, zip(*rows, strict=True))
     assert ended.sum() >= 4
     np.testing.assert_array_equal(paid[~ended], 0)
     for lane in range(2):
