@@ -246,8 +246,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _takers(*kinds: str) -> str:
-    takes = lambda design: design.argument in kinds if kinds else design.argument  # noqa: E731
-    return _listed(f"{name}/{design.argument.upper()}" for name, design in DESIGNS.items() if takes(design))
+    found = {name: design.argument for name, design in DESIGNS.items() if design.argument is not None}
+    return _listed(f"{name}/{kind.upper()}" for name, kind in found.items() if not kinds or kind in kinds)
 
 
 def _imported(path: str) -> Any:
