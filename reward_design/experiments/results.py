@@ -90,7 +90,8 @@ class Results:
     @property
     def agents(self) -> tuple[str, ...]:
         """Names of the agents that trained: the one asked for, and those that designs brought."""
-        return tuple(dict.fromkeys((self.identity["agent"], *(u.record["agent"] for u in self.units.values()))))
+        asked = self.identity["agent"]
+        return tuple(dict.fromkeys((asked, *(unit.record.get("agent", asked) for unit in self.units.values()))))
 
     @property
     def tasks(self) -> tuple[str, ...]:
