@@ -215,8 +215,8 @@ def check_fits(agent: Agent, config: Any, env: FunctionalEnv | HostEnv, reward: 
         agent.check(env)
     if reward.learner is not None and not agent.learns_reward:
         raise TypeError(
-            f"agent {agent.name!r} does not train rewards, and {reward.name!r} has to be learned; use ppo, dqn, sac or "
-            "reinforce."
+            f"agent {agent.name!r} does not train rewards, and the reward {reward.name!r} has to be learned; use ppo, "
+            "dqn, sac or reinforce."
         )
     check_reward_fits(config, reward)
     _check_readable(env, reward)

@@ -16,6 +16,10 @@ from reward_design.core import Reward, Transition
 from reward_design.envs.host import HostEnv
 
 
+class MissingPotentialError(ValueError):
+    """What the potential of a task that was given none raises."""
+
+
 class EnvState(NamedTuple):
     """State of one lane of a :class:`FunctionalEnv`."""
 

@@ -14,7 +14,7 @@ from reward_design._optional import unloadable
 from reward_design.combinators import environment_reward
 from reward_design.core import Reward, Transition
 from reward_design.describe import missing_entry
-from reward_design.envs.base import Factor, Task
+from reward_design.envs.base import Factor, MissingPotentialError, Task
 from reward_design.envs.host import HostEnv, numeric_zeros
 from reward_design.envs.mujoco_gl import guard
 from reward_design.envs.process_vector import ProcessVectorEnv
@@ -193,7 +193,9 @@ def _first_paragraph(env: GymnasiumEnv) -> str:
 
 def _missing_potential(name: str) -> Callable[[Any], Any]:
     def potential(obs: Any) -> Any:
-        raise ValueError(f"task {name!r} has no potential; give one: task_from_gymnasium(..., potential=phi).")
+        raise MissingPotentialError(
+            f"task {name!r} has no potential; give one: task_from_gymnasium(..., potential=phi)."
+        )
 
     return potential
 

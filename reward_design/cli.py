@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
@@ -229,7 +229,8 @@ class Distance:
         from reward_design.experiments import designs, distance_table, terminal
 
         task = find(self.task)
-        rewards = {name: designs.resolve(design, task) for name, design in designs.labelled(self.rewards).items()}
+        labels = designs.labelled(self.rewards)
+        rewards = {name: designs.resolve_fixed(design, task) for name, design in labels.items()}
         found = distance_table.measure(
             task, rewards, gamma=self.gamma, canonicalisation=self.canonicalisation,
             norm=int(self.norm) if self.norm.isdigit() else self.norm, num_samples=self.samples, seed=self.seed,
@@ -281,8 +282,9 @@ class Audit:
         from reward_design.experiments import audit_page, designs
 
         task = find(self.task)
-        reward = designs.resolve(self.reward, task)
+        reward = designs.resolve_fixed(self.reward, task)
         found = audit(task, reward, gamma=self.gamma, num_samples=self.samples, seed=self.seed)
+        found = replace(found, reward=self.reward)
         print(found)
         print(f"\nPage: {audit_page.write(found, task, reward, self.out).resolve()}")
         return 0

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +12,10 @@ import reward_design as rd
 from reward_design import cli
 from reward_design.agents.dynamic_programming import expected_return, policy_evaluation, policy_iteration
 from reward_design.distance import audit, best_loop, reward_table, sample_tabular, sampled_parts, sampled_starc
-from reward_design.distance.audit_sampled import draw, worst_pair
+from reward_design.distance.audit_sampled import draw, known_potentials, worst_pair
 from reward_design.distance.policy_search import Searched
 from reward_design.envs import task
+from reward_design.envs.base import MissingPotentialError
 from reward_design.experiments import audit_page, distance_table
 
 ROOMS = task("four_rooms")
@@ -327,3 +329,18 @@ def test_distances_from_samples_have_intervals():
     assert (found.low <= found.matrix).all()
     assert (found.matrix <= found.high).all()
     assert not found.settings["exact"]
+
+
+def test_a_missing_potential_is_left_out_and_an_error_in_one_is_shown():
+    def missing(obs):
+        raise MissingPotentialError("task 'x' has no potential")
+
+    def broken(obs):
+        return obs["position"]
+
+    cartpole = task("cartpole")
+    samples = draw(cartpole, rd.environment_reward(), num_samples=20, steps=10, seed=0)
+    assert known_potentials(cartpole, samples) == [cartpole.potential]
+    assert known_potentials(replace(cartpole, potential=missing), samples) == []
+    with pytest.raises((TypeError, IndexError)):
+        known_potentials(replace(cartpole, potential=broken), samples)

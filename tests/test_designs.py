@@ -11,7 +11,7 @@ import pytest
 from reward_design.core import Kind, Reward
 from reward_design.envs import task
 from reward_design.experiments.budgets import assignments, settings
-from reward_design.experiments.designs import DESIGNS, labelled, resolve, with_auxiliary
+from reward_design.experiments.designs import DESIGNS, labelled, resolve, resolve_fixed, with_auxiliary
 
 MODULE = """
 import jax.numpy as jnp
@@ -157,3 +157,10 @@ def test_the_auxiliary_goes_to_those_that_take_one_and_name_none():
     ]  # fmt: skip
     assert with_auxiliary({"mine": "barfi"}, "x") == {"mine": "barfi/x"}
     assert with_auxiliary("barfi", None) == "barfi"
+
+
+@pytest.mark.parametrize("name", ["spa", "heron", "barfi"])
+def test_what_is_measured_before_training_is_not_learned_in_it(name):
+    with pytest.raises(ValueError, match=f"reward '{name}' is learned while an agent trains, so before that"):
+        resolve_fixed(name, task("chain"))
+    assert resolve_fixed("sparse", task("chain")) is task("chain").sparse_reward

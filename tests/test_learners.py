@@ -148,6 +148,8 @@ def test_a_reward_that_is_learned_to_be_nan_changes_no_parameter():
 
 def test_agents_that_do_not_train_rewards_refuse_one_that_has_to_be_learned():
     chain = task("chain", num_states=5)
-    with pytest.raises(TypeError, match="agent 'q_learning' does not train rewards, and 'tally' has to be learned"):
+    with pytest.raises(
+        TypeError, match="agent 'q_learning' does not train rewards, and the reward 'tally' has to be learned"
+    ):
         q_learning.train(q_learning.Config(total_timesteps=1024), chain, tally(), KEY)
     q_learning.train(q_learning.Config(total_timesteps=1024), chain, dataclasses.replace(tally(), learner=None), KEY)

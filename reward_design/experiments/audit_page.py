@@ -15,6 +15,7 @@ from PIL import Image
 from reward_design.core import Reward
 from reward_design.describe import describe
 from reward_design.distance import Audit
+from reward_design.distance.findings import tidy
 from reward_design.envs.base import Layout, Task
 from reward_design.experiments import graphics, plots, report
 
@@ -42,8 +43,8 @@ def render(audit: Audit, task: Task, reward: Reward) -> str:
         shares=report.svg(lambda ax: share_bars(audit, ax), 6.0, 1.9, "shares of the difference"),
         pictures=pictures,
         note=note,
-        of_task=[f"{x:.4g}" for x in audit.witness["returns_task"]],
-        designed=[f"{x:.4g}" for x in audit.witness["returns_designed"]],
+        of_task=_tidied(audit.witness["returns_task"]),
+        designed=_tidied(audit.witness["returns_designed"]),
         description=describe(reward),
     )
 
@@ -54,6 +55,11 @@ def write(audit: Audit, task: Task, reward: Reward, out: str | os.PathLike[str])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(audit, task, reward), encoding="utf-8")
     return path
+
+
+def _tidied(returns: Any) -> list[str]:
+    """Returns of the pair, rounding errors as 0."""
+    return [tidy(x, max(map(abs, returns))) for x in returns]
 
 
 def share_bars(audit: Audit, ax: Axes) -> Axes:

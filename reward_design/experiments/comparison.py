@@ -16,7 +16,6 @@ from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.agents import base, sb3, train_seeds
 from reward_design.agents.host import train_host_seeds
-from reward_design.bilevel.alignment import is_alignment
 from reward_design.core import Reward
 from reward_design.envs.host import HostEnv
 from reward_design.experiments import budgets, designs, maps
@@ -203,16 +202,11 @@ def _exact(store: Store, plans: Sequence[Plan]) -> None:
     """Distances, regret and maps of each task, unless the records have them; of rewards that are not learned."""
     known = Results(store.records).exact
     for task in {plan.task.name: plan.task for plan in plans}.values():
-        rewards = {p.label: (p.reward, p.fingerprint) for p in plans if p.task is task and _is_fixed(p.reward)}
+        rewards = {p.label: (p.reward, p.fingerprint) for p in plans if p.task is task and designs.is_fixed(p.reward)}
         old = known.get(task.name, {}).get("fingerprints", {})
         if any(old.get(label) != mark for label, (_, mark) in rewards.items()):
             record = maps.exact(task, {label: reward for label, (reward, _) in rewards.items()})
             store.append({"kind": "exact", "fingerprints": {k: m for k, (_, m) in rewards.items()}, **record})
-
-
-def _is_fixed(reward: Reward) -> bool:
-    """Whether training leaves the reward as it is."""
-    return reward.learner is None and not is_alignment(reward)
 
 
 # --- one unit -------------------------------------------------------------------------------------------------------

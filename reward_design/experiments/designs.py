@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_design._names import suggestion
+from reward_design.bilevel.alignment import alignment_reward, is_alignment
 from reward_design.combinators import chain, environment_reward, weighted_sum
 from reward_design.core import Reward
 from reward_design.envs.base import Task
@@ -78,8 +79,6 @@ def _naive(task: Task, auxiliary: str) -> Reward:
 
 
 def _barfi(task: Task, auxiliary: str) -> Reward:
-    from reward_design.bilevel import alignment_reward
-
     return alignment_reward(environment_reward(), _auxiliary(task, auxiliary), discount=min(task.gamma, 0.99))
 
 
@@ -148,6 +147,32 @@ def resolve(design: Any, task: Task) -> Reward:
             return found.build(task, argument or (DEFAULT_AUXILIARY if found.argument == "auxiliary" else ""))
         return _built(_imported(design), task, design)
     return _built(design, task, getattr(design, "__name__", type(design).__name__))
+
+
+def is_fixed(reward: Reward) -> bool:
+    """Whether training leaves a reward as it is; one that is learned says nothing before."""
+    return reward.learner is None and not is_alignment(reward)
+
+
+def resolve_fixed(design: Any, task: Task) -> Reward:
+    """:func:`resolve` for what is measured without training.
+
+    Raises:
+        ValueError: also for a reward that is learned while an agent trains.
+
+    Example:
+        >>> from reward_design.envs import task
+        >>> resolve_fixed("spa", task("chain"))
+        Traceback (most recent call last):
+        ValueError: reward 'spa' is learned while an agent trains, so before that there is nothing to measure; ...
+    """
+    reward = resolve(design, task)
+    if not is_fixed(reward):
+        raise ValueError(
+            f"reward {_label(design)!r} is learned while an agent trains, so before that there is nothing to measure; "
+            "leave it out."
+        )
+    return reward
 
 
 def known(name: str) -> Design:
