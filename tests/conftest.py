@@ -1,10 +1,17 @@
 """Strict settings for all tests: JAX never promotes ranks silently, hypothesis tries few examples, always the same."""
 
+import os
 from pathlib import Path
 
 import hypothesis
 import jax
 import pytest
+
+# Most of the time goes into compilation, and XLA's older emitters of fusions compile twice as fast. XLA reads this when
+# it compiles for the first time; the processes that tests start inherit it.
+FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
+if FAST_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILATION}".strip()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
