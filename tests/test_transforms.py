@@ -90,7 +90,8 @@ def test_references_can_come_from_info():
     lower, _ = score(rd.log_sigmoid(reference="base"), t)
     np.testing.assert_allclose(lower.reward[t.mask], np.log(sigmoid(1) * sigmoid(-1)) / 2, rtol=1e-5)
     with pytest.raises(
-        ValueError, match=r"the reference score 'base' is not in info, which has \['hidden_reward', 'next_action', 'score'\]"
+        ValueError,
+        match=r"the reference score 'base' is not in info, which has \['hidden_reward', 'next_action', 'score'\]",
     ):
         score(rd.centred_sigmoid(reference="base"))
     with pytest.raises(ValueError, match="slope must be positive, got 0"):

@@ -151,7 +151,7 @@ def sampled_distances(
     if canonicalisation not in METHODS:
         raise ValueError(f"canonicalisation must be one of {', '.join(METHODS)} for samples, got {canonicalisation!r}.")
     values = np.stack([scores(reward, samples) for reward in rewards], axis=-1)  # [N, K, M]
-    here, after = _features(rewards, samples, features, potentials)
+    here, after = shared_features(rewards, samples, features, potentials)
     drop = after * gamma * ~samples.terminated[..., None]
     flow = here[:, None, :] - drop  # [N, K, F]: what a potential takes from the reward
     theta = solved(system(here, flow, values, canonicalisation), canonicalisation)
@@ -197,7 +197,7 @@ def sampled_parts(
     """
     exact.check_discount(gamma)
     a, b = scores(reward_a, samples), scores(reward_b, samples)
-    here, after = _features([reward_a, reward_b], samples, features, potentials)
+    here, after = shared_features([reward_a, reward_b], samples, features, potentials)
     flow = here[:, None, :] - after * gamma * ~samples.terminated[..., None]
     mean = flow.mean(1)
     free = [x.mean(1) - mean @ np.linalg.lstsq(mean, x.mean(1), rcond=None)[0] for x in (a, b)]
@@ -219,7 +219,7 @@ def sampled_parts(
 # --- features -------------------------------------------------------------------------------------------------------
 
 
-def _features(rewards: Sequence[Sampled], samples: Samples, given: Any, potentials: Any) -> tuple[Any, Any]:
+def shared_features(rewards: Sequence[Sampled], samples: Samples, given: Any, potentials: Any) -> tuple[Any, Any]:
     """``[N, F]`` and ``[N, K, F]``, columns independent."""
     following = samples.transitions().next_obs
     if given is None:
