@@ -21,7 +21,7 @@ CANONICALISATIONS: dict[str, str] = {
     "minimal": "of all equivalent rewards the one with the least 2-norm",
     "minimal_weighted": "of all equivalent rewards the one with the least 2-norm weighted by transition probability",
     "val_potential": "R + γ V(s') - V(s); not a STARC canonicalisation: redistribution changes it",
-    "minimal_potential": "the least 2-norm over potentials only; not a STARC canonicalisation: redistribution changes it",
+    "minimal_potential": "the least 2-norm over potentials; not a STARC canonicalisation: redistribution changes it",
     "epic": "EPIC's, with uniform states and actions; not a STARC canonicalisation: redistribution changes it",
     "dard": "DARD's, with uniform actions; not a STARC canonicalisation, and it can change the order of policies",
     "none": "the reward itself; not a STARC canonicalisation: not even shaping is taken out",
@@ -250,8 +250,8 @@ def _val_potential(xp: Any, rewards: Any, probability: Any, gamma: Any, policy: 
 def least_squares_potential(rewards: Any, gamma: Any) -> Any:
     """Φ ``[..., S]`` that minimises the sum of squares of R + γ Φ(s') - Φ(s) over all entries.
 
-    The normal equations are A[(1 + γ²) S I - 2 γ 11ᵀ] Φ = out - γ in, out and in being sums of R by state; ``gamma`` is a
-    number or has the batch axes and one more.
+    The normal equations are A[(1 + γ²) S I - 2 γ 11ᵀ] Φ = out - γ in, out and in being sums of R by state; ``gamma`` is
+    a number or has the batch axes and one more.
     """
     num_states, num_actions, _ = rewards.shape[-3:]
     right = rewards.sum((-2, -1)) - gamma * rewards.sum((-3, -2))

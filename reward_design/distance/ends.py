@@ -1,7 +1,7 @@
 """What samples tell about the end of episodes: potentials that do not vanish there, and the time limit.
 
-Source of the first: potential-based shaping of episodes keeps the order of policies only if the potential is 0 where the
-episode terminates, Grzes, "Reward Shaping in Episodic Reinforcement Learning", AAMAS 2017.
+Source of the first: potential-based shaping of episodes keeps the order of policies only if the potential is 0 where
+the episode terminates, Grzes, "Reward Shaping in Episodic Reinforcement Learning", AAMAS 2017.
 """
 
 from collections.abc import Callable, Sequence
@@ -105,10 +105,10 @@ def time_limit_finding(reward: Reward, samples: Samples, tried: Searched, task: 
     limit = f" (the limit is {task.horizon})" if task.horizon else " (there is no limit)"
     limit = "" if task.horizon == tried.steps else limit
     other = (
-        f"the policy of the search that it pays best would be another one, worth {percent(abs(change))} of the range of "
-        f"task returns {'more' if change > 0 else 'less'}"
+        f"another policy of the search would be paid best, worth {percent(abs(change))} of the range of task returns "
+        f"{'more' if change > 0 else 'less'}"
         if abs(change) > 0
-        else "the same policy of the search would be paid best"
+        else "it is still the policy that is paid best"
     )
     text = (
         f"{percent(late)} of what the best-paid policy of the search gets comes in the second half of {tried.steps} "

@@ -1,7 +1,8 @@
 """The potential that makes a reward smallest: the canonicalisation ``minimal_potential``, and its kin of least 1-norm.
 
-Source: "MinimalPotential" of Skalse et al., "STARC", ICLR 2024, arXiv:2309.15257, which is found there by gradient steps.
-Iteratively reweighted least squares: Schlossmacher, "An Iterative Technique for Absolute Deviations Curve Fitting", 1973.
+Source: "MinimalPotential" of Skalse et al., "STARC", ICLR 2024, arXiv:2309.15257, where gradient steps find it.
+Iteratively reweighted least squares: Schlossmacher, "An Iterative Technique for Absolute Deviations Curve Fitting",
+1973.
 """
 
 from typing import Any

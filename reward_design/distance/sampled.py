@@ -74,7 +74,9 @@ def sampled_starc(
 
     A positive factor, and shaping by a potential in the span of the features, give 0 up to rounding. Redistribution
     over successors gives 0 up to noise if K ≥ 2. As N grows and the span is rich enough, the limit is the exact one of
-    ``val`` (or ``minimal_weighted``) with both norms ``"weighted_2"``, weighted by how often a pair is sampled.
+    ``val`` (or ``minimal_weighted``) with both norms ``"weighted_2"``, weighted by how often a pair is sampled, if K ≥
+    2 or the dynamics are deterministic. With K = 1 and stochastic dynamics what differs between successors counts: the
+    limit is that of ``val_potential``, and the interval is around that one.
 
     Args:
         reward_a: a :class:`Reward` (of kind CAUSAL only with a recorded rollout: its memory then joins the features), a

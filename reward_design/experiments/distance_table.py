@@ -89,9 +89,8 @@ def measure(
         task: the task.
         rewards: designs by name; of kind POINTWISE, or CAUSAL (then from recorded rollouts of random actions).
         gamma: discount per step, by default the task's.
-        canonicalisation: as in :func:`reward_design.distance.starc_distance`, by default ``"val"``; where there are only
-            samples ``"minimal_weighted"``, the default there, or ``"val"``, whose values need far more samples than
-            there are features.
+        canonicalisation: as in :func:`reward_design.distance.starc_distance`, by default ``"val"``; on samples
+            ``"minimal_weighted"``, the default there, or ``"val"``, whose values need far more samples than features.
         norm: both norms, by default 2; where there are only samples ``"weighted_2"``, and no other.
         num_samples: samples of tasks that are not tabular.
         seed: of the samples.
@@ -155,8 +154,8 @@ def _memory_note(task: Task, named: Mapping[str, Reward]) -> Iterator[str]:
     memory = [name for name, reward in named.items() if reward.kind is not Kind.POINTWISE]
     if memory and is_tabular(task):
         yield (
-            f"All distances come from rollouts of random actions because {', '.join(memory)} depends on the past of the "
-            "episode; leave it out to have the others exactly."
+            f"All distances come from rollouts of random actions, because what {', '.join(memory)} pays depends on the "
+            "past of the episode; without it they would be exact."
         )
 
 
