@@ -4,6 +4,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,8 +109,21 @@ def test_a_design_that_is_indifferent_is_no_task():
     for design in (nothing(), rd.chain(nothing(), rd.potential_shaping(ROOMS.potential, gamma=GAMMA))):
         found = audit(ROOMS, design)
         assert found.verdict.startswith("No task: the design is indifferent to all policies; distance 1 of 2")
-        assert "-0" not in str(found)
+        assert "-0 per step" not in str(found)
     assert "the loop" in str(audit(ROOMS, nothing()))
+
+
+def test_what_was_learned_is_measured_with_its_parameters():
+    """A loss for idling of which training made a bonus."""
+    reward = rd.weighted_sum(task=rd.environment_reward(), idle=loiter(), weights={"idle": 0.0})
+    params, _ = reward.init(jax.random.key(0), ROOMS.example)
+    assert audit(ROOMS, reward).distance < 1e-9
+    learned = rd.with_params(reward, {**params, "weights": {**params["weights"], "idle": 1.0}})
+    expected = audit(ROOMS, rd.weighted_sum(task=rd.environment_reward(), idle=loiter()))
+    assert audit(ROOMS, learned).distance == pytest.approx(expected.distance, abs=1e-6)
+    learner = rd.Learner(lambda *_: (), lambda params, state, *_: (params, state, {}))
+    with pytest.raises(ValueError, match=r"is learned while an agent trains.*give with_params\(reward, params\)"):
+        audit(ROOMS, replace(reward, learner=learner))
 
 
 def test_opposite_and_kinds():
