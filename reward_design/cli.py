@@ -233,9 +233,10 @@ class Distance:
         task = find(self.task)
         labels = designs.labelled(self.rewards)
         rewards = {name: designs.resolve_fixed(design, task) for name, design in labels.items()}
+        norm = int(self.norm) if self.norm and self.norm.isdigit() else self.norm
         found = distance_table.measure(
-            task, rewards, gamma=self.gamma, canonicalisation=self.canonicalisation,
-            norm=int(self.norm) if (self.norm or "").isdigit() else self.norm, num_samples=self.samples, seed=self.seed,
+            task, rewards, gamma=self.gamma, canonicalisation=self.canonicalisation, norm=norm,
+            num_samples=self.samples, seed=self.seed,
         )  # fmt: skip
         written = distance_table.write(found, self.out) if self.out else []
         if self.json:

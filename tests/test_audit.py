@@ -442,6 +442,18 @@ def test_distances_from_samples_have_intervals():
         distance_table.measure(pendulum, rewards, num_samples=300, canonicalisation="epic")
 
 
+def test_exact_distances_name_the_reward_that_is_not_finite_and_what_is_no_starc_metric():
+    chain = task("chain")
+    bad = rd.pointwise("bad", lambda t: jnp.where(t.reward > 0, jnp.nan, t.reward))
+    with pytest.raises(ValueError, match=r"reward 'mine' must be finite, got nan at index \["):
+        distance_table.measure(chain, {"mine": bad})
+    with pytest.raises(ValueError, match=r"reward 'bad' must be finite, got nan at index \["):
+        audit(chain, bad)
+    (note,) = distance_table.measure(chain, {"mine": nothing()}, canonicalisation="epic").notes
+    assert note.startswith("epic: EPIC's, with uniform states and actions; not a STARC canonicalisation")
+    assert distance_table.measure(chain, {"mine": nothing()}).notes == ()
+
+
 def nothing():
     return rd.pointwise("nothing", lambda t: 0.0 * t.reward)
 

@@ -75,8 +75,10 @@ def search(
         weights = np.concatenate([best[:1], near, fresh])
     weights, of_task, designed, early, terms, success = zip(*tried, strict=True)
     joined = {name: np.concatenate([t[name] for t in terms]) for name in terms[0]}
-    whole = [np.concatenate(parts) for parts in (weights, of_task, designed, early)]
-    return Searched(*whole, joined, np.concatenate(success), act, steps)
+    whole = np.concatenate
+    return Searched(
+        whole(weights), whole(of_task), whole(designed), whole(early), joined, whole(success), act, steps
+    )  # fmt: skip
 
 
 def linear_policies(task: Task, observations: Any) -> Callable[[Any, Any], np.ndarray]:

@@ -169,7 +169,7 @@ def _notes(names: list[str], found: SampledDistances) -> Iterator[str]:
             "nothing about the task."
         )
     shaped = [
-        f"{names[i]} and {names[j]} ({percent(found.outside_span[i, j])})"
+        f"{names[i]} and {names[j]} ({percent(float(found.outside_span[i, j]))})"
         for i, j in zip(*np.nonzero(np.triu(found.outside_span > 0.5, 1)))
         if not (found.trivial[i] or found.trivial[j])
     ]
