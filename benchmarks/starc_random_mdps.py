@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from reward_design.distance import policy_regret
+from reward_design.distance import minimal_potential, policy_regret
 from reward_design.distance._norms import norm_of
 from reward_design.distance.canonicalisation import Levels, levelled
 from reward_design.envs.random_mdp import random_reward, random_transition
@@ -116,23 +116,6 @@ def canonical(name: str, rewards: np.ndarray, transition: np.ndarray) -> Levels:
     return levelled(np, rewards, tau, gamma, uniform, name)
 
 
-def least_absolute(rewards: np.ndarray, iterations: int = 30) -> np.ndarray:
-    """R + γ Φ(s') - Φ(s) of least 1-norm, by iteratively reweighted least squares from the least 2-norm."""
-    c = canonical("minimal_potential", rewards, np.full(rewards.shape[-3:], 1 / STATES)).values
-    smallest = 1e-7 * np.abs(c).mean((-3, -2, -1), keepdims=True) + 1e-300
-    diagonal = np.arange(STATES)
-    for _ in range(iterations):
-        weight = 1 / np.maximum(np.abs(c), smallest)
-        moved = weight * c
-        pairs = weight.sum(-2)
-        matrix = -GAMMA * (pairs + pairs.swapaxes(-1, -2))
-        matrix[..., diagonal, diagonal] += GAMMA**2 * pairs.sum(-2) + pairs.sum(-1)
-        right = moved.sum((-2, -1)) - GAMMA * moved.sum((-3, -2))
-        phi = np.linalg.solve(matrix, right[..., None])[..., 0]
-        c = c + GAMMA * phi[..., None, None, :] - phi[..., :, None, None]
-    return c
-
-
 def distances(levels: Levels, transition: np.ndarray, norms: tuple[str, ...]) -> dict[str, np.ndarray]:
     """``[pairs, 16]`` for each cell ``n-m``. Weighted and plain norms of a difference share its passes."""
     from reward_design.distance._norms import Norm
@@ -163,7 +146,7 @@ def one_env(settings: Settings, env: int) -> dict[str, np.ndarray]:
         levels = canonical(name, rewards, transition)
         wanted = tuple(n for n in table if not (name == "minimal_potential" and n == "1"))
         rows |= {f"{name} {cell}": d for cell, d in distances(levels, transition, wanted).items()}
-    least = Levels(least_absolute(rewards), None, np.abs(rewards).max((-3, -2, -1)))
+    least = Levels(minimal_potential(rewards, gamma=GAMMA, norm=1), None, np.abs(rewards).max((-3, -2, -1)))
     rows |= {f"minimal_potential {cell}": d for cell, d in distances(least, transition, ("1",)).items()}
     for name in EXTRA:
         found = distances(canonical(name, rewards, transition), transition, METRICS)

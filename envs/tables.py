@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from reward_design.core import Kind, Output, Reward, Transition
+from reward_design.describe import missing_entry
 from reward_design.envs.base import Tabular
 from reward_design.envs.exact import is_traced
 
@@ -40,6 +41,7 @@ def reward_table(
 
     Raises:
         TypeError: if the reward depends on more than one transition.
+        ValueError: if it reads what transitions of tables do not have, such as an entry of ``info``.
 
     Example:
         >>> import reward_design as rd
@@ -58,7 +60,12 @@ def reward_output(reward: Reward, tabular: Tabular, *, params: Any = None, key: 
         model = jax.lax.optimization_barrier(_arrays(tabular))  # or XLA would fold the whole table while compiling
         return _score(reward, params, jax.random.key(0) if key is None else key, model)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):  # at once, even while something else is being traced
-        output = _compiled(reward, _widen(params), jax.random.key(0) if key is None else key, _arrays(tabular))
+        model = _arrays(tabular)
+        try:
+            output = _compiled(reward, _widen(params), jax.random.key(0) if key is None else key, model)
+        except (KeyError, TypeError) as error:
+            seen, no = model[0][:1], np.zeros(1, bool)
+            raise missing_entry(reward, error, Transition(seen, no, seen, no, no, no, no)) from error
     return jax.tree.map(np.array, output)
 
 

@@ -8,7 +8,7 @@ Sub-packages are imported on first use, so that a wrapper around a reward does n
 import importlib
 from typing import Any
 
-from reward_design.combinators import chain, environment_reward, freeze_running, weighted_sum
+from reward_design.combinators import chain, environment_reward, freeze_running, weighted_sum, with_params
 from reward_design.constructors import from_step, from_trajectory, pointwise
 from reward_design.core import Kind, Learner, NonFiniteRewardError, Output, Reward, State, Transition
 from reward_design.delay import delayed
@@ -50,6 +50,7 @@ __all__ = [
     "scale",
     "walk",
     "weighted_sum",
+    "with_params",
 ]
 
 _SUBPACKAGES = (

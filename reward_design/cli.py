@@ -206,10 +206,12 @@ class Distance:
         "misaligned",
     )
     """Names of designs, or your own as module:attribute."""
-    canonicalisation: str = "val"
-    """val, minimal, minimal_weighted, val_potential, minimal_potential, epic, dard or none."""
-    norm: str = "2"
-    """Both norms: 1, 2, inf, weighted_1, weighted_2 or weighted_inf."""
+    canonicalisation: str | None = None
+    """val, minimal, minimal_weighted, val_potential, minimal_potential, epic, dard or none. By default val on tabular
+    tasks, and minimal_weighted on samples, where only the two are offered (val needs many more samples)."""
+    norm: str | None = None
+    """Both norms: 1, 2, inf, weighted_1, weighted_2 or weighted_inf. By default 2, and on samples weighted_2, the only
+    one there."""
     gamma: float | None = None
     """Discount per step; by default the task's."""
     samples: int = 4000
@@ -231,17 +233,18 @@ class Distance:
         task = find(self.task)
         labels = designs.labelled(self.rewards)
         rewards = {name: designs.resolve_fixed(design, task) for name, design in labels.items()}
+        norm = int(self.norm) if self.norm and self.norm.isdigit() else self.norm
         found = distance_table.measure(
-            task, rewards, gamma=self.gamma, canonicalisation=self.canonicalisation,
-            norm=int(self.norm) if self.norm.isdigit() else self.norm, num_samples=self.samples, seed=self.seed,
+            task, rewards, gamma=self.gamma, canonicalisation=self.canonicalisation, norm=norm,
+            num_samples=self.samples, seed=self.seed,
         )  # fmt: skip
         written = distance_table.write(found, self.out) if self.out else []
         if self.json:
             print(dumps(found.record()))
             return 0
         terminal.console().print(distance_table.table(found))
-        for path in written:
-            print(path)
+        for line in (*found.notes, *written):
+            print(line)
         return 0
 
 

@@ -169,6 +169,49 @@ def freeze_running(reward: Reward) -> Reward:
     return dataclasses.replace(reward, step=step, unroll=unroll, settings=settings)
 
 
+def with_params(reward: Reward, params: Params) -> Reward:
+    """The same reward with these parameters: ``init`` gives them whatever the key, and nothing learns any more.
+
+    For what initialises rewards itself, such as distances, audits and tables, to measure what was learned.
+
+    Keeps the optimal policy: only if ``reward`` with these parameters does.
+
+    Args:
+        reward: any reward.
+        params: of the structure that ``reward.init`` gives; they take its dtypes.
+
+    Returns:
+        A :class:`Reward` of the same name and kind.
+
+    Raises:
+        ValueError: from ``init``, for parameters of another structure.
+
+    Example:
+        >>> import reward_design as rd
+        >>> from reward_design.envs import task
+        >>> example, mixed = task("chain").example, rd.weighted_sum(task=rd.environment_reward())
+        >>> params, _ = mixed.init(jax.random.key(0), example)
+        >>> half = rd.with_params(mixed, {**params, "weights": {"task": 0.5}})
+        >>> float(half.init(jax.random.key(0), example)[0]["weights"]["task"])
+        0.5
+    """
+    checked_names("with_params", [reward])
+
+    def init(key: Any, example: Transition) -> tuple[Params, State]:
+        own, state = reward.init(key, example)
+        given, expected = jax.tree.structure(params), jax.tree.structure(own)
+        if given != expected:
+            raise ValueError(
+                f"params of {reward.name!r} must have the structure that its init gives, {expected}, got {given}; give "
+                "what training left of this very reward."
+            )
+        return jax.tree.map(lambda x, like: jnp.asarray(x, jnp.result_type(like)), params, own), state
+
+    rebuild = reward.with_children
+    again = None if rebuild is None else lambda parts: with_params(rebuild(parts), params)
+    return dataclasses.replace(reward, init=init, learner=None, with_children=again)
+
+
 # --- helpers shared by the combinators -------------------------------------------------------------------------------
 
 

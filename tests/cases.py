@@ -217,6 +217,7 @@ CASES = [
     Case("ensemble", "causal", lambda: rd.ensemble(rd.chain(random_weight(), fatigue()), 3, reduce="min"), C),
     Case("ensemble", "trajectory", lambda: rd.ensemble(reward_to_go(), 2, reduce="lcb"), T),
     Case("freeze_running", "", lambda: rd.freeze_running(mixture()), C),
+    Case("with_params", "", lambda: rd.with_params(rd.scale(0.1), {"factor": 0.3}), P),
     Case("potential_shaping", "", lambda: rd.potential_shaping(height, gamma=0.9), P),
     Case("potential_shaping", "parametric", lambda: rd.potential_shaping(Network(), gamma=0.9, add=False), P),
     Case("potential_shaping", "dynamic", lambda: rd.potential_shaping(Network(), gamma=0.9, dynamic=True), C),

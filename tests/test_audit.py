@@ -4,6 +4,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,9 +12,18 @@ import pytest
 import reward_design as rd
 from reward_design import cli
 from reward_design.agents.dynamic_programming import expected_return, policy_evaluation, policy_iteration
-from reward_design.distance import audit, best_loop, reward_table, sample_tabular, sampled_parts, sampled_starc
+from reward_design.distance import (
+    SampledDistances,
+    audit,
+    best_loop,
+    reward_table,
+    sample_tabular,
+    sampled_parts,
+    sampled_starc,
+)
 from reward_design.distance.audit_sampled import draw, known_potentials, worst_pair
-from reward_design.distance.policy_search import Searched
+from reward_design.distance.ends import end_finding, potential_at_ends, time_limit_finding
+from reward_design.distance.policy_search import Searched, search
 from reward_design.envs import task
 from reward_design.envs.base import MissingPotentialError
 from reward_design.experiments import audit_page, distance_table
@@ -95,9 +105,31 @@ def test_constant_term_is_found():
     assert all("task" not in f.evidence for f in found.findings if f.check == "saturation")
 
 
+def test_a_design_that_is_indifferent_is_no_task():
+    for design in (nothing(), rd.chain(nothing(), rd.potential_shaping(ROOMS.potential, gamma=GAMMA))):
+        found = audit(ROOMS, design)
+        assert found.verdict.startswith("No task: the design is indifferent to all policies; distance 1 of 2")
+        assert "-0 per step" not in str(found)
+    assert "the loop" in str(audit(ROOMS, nothing()))
+
+
+def test_what_was_learned_is_measured_with_its_parameters():
+    """A loss for idling of which training made a bonus."""
+    reward = rd.weighted_sum(task=rd.environment_reward(), idle=loiter(), weights={"idle": 0.0})
+    params, _ = reward.init(jax.random.key(0), ROOMS.example)
+    assert audit(ROOMS, reward).distance < 1e-9
+    learned = rd.with_params(reward, {**params, "weights": {**params["weights"], "idle": 1.0}})
+    expected = audit(ROOMS, rd.weighted_sum(task=rd.environment_reward(), idle=loiter()))
+    assert audit(ROOMS, learned).distance == pytest.approx(expected.distance, abs=1e-6)
+    learner = rd.Learner(lambda *_: (), lambda params, state, *_: (params, state, {}))
+    with pytest.raises(ValueError, match=r"is learned while an agent trains.*give with_params\(reward, params\)"):
+        audit(ROOMS, replace(reward, learner=learner))
+
+
 def test_opposite_and_kinds():
     found = audit(ROOMS, rd.pointwise("minus", lambda t: -t.reward))
     assert found.verdict.startswith("The opposite of the task")
+    assert "the design pays against what the task pays for" in str(found)
     assert found.worst_regret == pytest.approx(1)
     whole = rd.from_trajectory("whole", lambda *_: ((), ()), lambda p, s, t: (t.reward, s))
     with pytest.raises(TypeError, match="'whole' has kind TRAJECTORY: what it pays depends on steps that follow"):
@@ -201,10 +233,19 @@ def test_shaping_does_not_change_loops():
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
+def searched(of_task, designed, early=None, steps=200):
+    """What a search would leave of policies with these returns."""
+    num = len(of_task)
+    return Searched(
+        np.zeros((num, 1, 1)), of_task, designed, designed if early is None else early, {}, np.zeros(num, bool),
+        lambda *_: np.zeros(1), steps,
+    )  # fmt: skip
+
+
 def test_worst_pair_of_policies_against_all_pairs():
     rng = np.random.default_rng(0)
     of_task, designed = rng.normal(size=(2, 40))
-    tried = Searched(np.zeros((40, 1, 1)), of_task, designed, {}, np.zeros(40, bool), lambda *_: np.zeros(1))
+    tried = searched(of_task, designed)
     allowed = designed[None, :] >= designed[:, None]
     expected = (of_task[:, None] - of_task[None, :])[allowed].max() / np.ptp(of_task)
     regret, better, worse = worst_pair(tried)
@@ -221,6 +262,8 @@ def test_a_task_that_is_sampled():
     assert not good.exact
     assert good.verdict.startswith("Still the task")
     assert good.interval[1] < 1e-3
+    minus = audit(pendulum, rd.pointwise("minus", lambda t: -t.reward), **kwargs)
+    assert minus.verdict.startswith("Close to the opposite of the task: distance 2 of 2")
     bad = audit(pendulum, pendulum.auxiliary["misaligned"], **kwargs)
     assert bad.verdict.startswith("Not the same task")
     assert bad.interval[0] > 0.5
@@ -281,6 +324,64 @@ def test_short_recorded_episodes_and_a_bonus_at_the_end():
     assert sampled_starc(cartpole.true_reward, fatal, batch, gamma=gamma).distance > 1.9
 
 
+def forgets_the_end(potential, gamma):
+    """Shaping that is not told that the episode is over."""
+    return rd.pointwise(
+        "forgets", lambda t: t.reward + gamma * potential(t.next_obs).astype(float) - potential(t.obs).astype(float)
+    )
+
+
+@pytest.mark.parametrize("name", ["cartpole", "gymnasium/CartPole-v1"])
+def test_a_potential_that_forgets_the_end_is_found_in_samples(name):
+    cartpole = task(name)
+    gamma = cartpole.gamma
+
+    def height(obs):
+        return 5.0 + 3.0 * jnp.cos(2.0 * obs[..., 2])
+
+    wrong, right = forgets_the_end(height, gamma), rd.potential_shaping(height, gamma=gamma)
+    batch = draw(cartpole, wrong, num_samples=1500, steps=200, seed=0)
+    phi = potential_at_ends(cartpole.true_reward, wrong, batch, gamma=gamma, potentials=[height])
+    rows = batch.transitions()
+    np.testing.assert_allclose(phi, height(rows.next_obs)[rows.terminated], atol=1e-2)
+    for harmless in (cartpole.true_reward, rd.chain(rd.environment_reward(), right)):
+        assert potential_at_ends(cartpole.true_reward, harmless, batch, gamma=gamma, potentials=[height]) is None
+    other = rd.pointwise("other", lambda t: t.obs[..., 0] ** 3 - 2.0 * t.terminated)
+    assert potential_at_ends(cartpole.true_reward, other, batch, gamma=gamma, potentials=[height]) is None
+    found = end_finding(cartpole, wrong, batch, gamma, [height])
+    assert found.check == "terminal potential"
+    assert found.concern
+    assert found.evidence["potential at the end"] == pytest.approx(phi.mean())
+    assert not end_finding(cartpole, rd.chain(rd.environment_reward(), right), batch, gamma, [height]).concern
+
+
+def test_the_time_limit_from_a_search():
+    pendulum = task("pendulum", horizon=30)
+    batch = draw(pendulum, rd.environment_reward(), num_samples=100, steps=30, seed=0)
+    of_task, whole, early = np.array([0.0, 4.0, 10.0]), np.array([1.0, 3.0, 2.0]), np.array([0.5, 0.75, 2.0])
+    (found,) = time_limit_finding(rd.environment_reward(), batch, searched(of_task, whole, early, 30), pendulum)
+    assert found.concern
+    assert found.evidence == {"second half": 0.75, "change": pytest.approx(0.6)}
+    assert "another policy of the search would be paid best, worth 60 % of the range of task returns more" in found.text
+    (calm,) = time_limit_finding(rd.environment_reward(), batch, searched(of_task, whole, whole / 2, 30), pendulum)
+    assert not calm.concern
+    grabs = rd.pointwise("grabs", lambda t: t.reward + 7.0 * t.truncated)
+    _, cut = time_limit_finding(grabs, batch, searched(of_task, whole, whole, 30), pendulum)
+    assert cut.concern
+    assert cut.evidence["paid for the cut"] == pytest.approx(7, rel=1e-5)
+
+
+def test_what_the_first_half_pays_is_the_return_of_a_shorter_search():
+    pendulum = task("pendulum", horizon=30)
+    samples = draw(pendulum, rd.environment_reward(), num_samples=60, steps=30, seed=0)
+    kwargs = {"gamma": 0.9, "population": 4, "generations": 1}
+    long, short = (
+        search(pendulum, pendulum.auxiliary["misaligned"], samples.obs, steps=steps, **kwargs) for steps in (12, 6)
+    )
+    np.testing.assert_allclose(long.designed_early, short.designed, rtol=1e-5)
+    assert np.abs(long.designed - long.designed_early).max() > 1e-3
+
+
 # --- pages and commands -----------------------------------------------------------------------------------------------
 
 
@@ -324,11 +425,50 @@ def test_the_dendrogram_puts_like_beside_like():
 def test_distances_from_samples_have_intervals():
     pendulum = task("pendulum", horizon=50)
     rewards = {"shaped": rd.chain(rd.environment_reward(), rd.potential_shaping(pendulum.potential, gamma=0.99))}
-    found = distance_table.measure(pendulum, rewards, num_samples=300, canonicalisation="minimal_weighted")
+    found = distance_table.measure(pendulum, {**rewards, "nothing": nothing()}, num_samples=300)
+    assert (found.settings["canonicalisation"], found.settings["norm"]) == ("minimal_weighted", "weighted_2")
     assert found.matrix[0, 1] < 1e-4
     assert (found.low <= found.matrix).all()
     assert (found.matrix <= found.high).all()
     assert not found.settings["exact"]
+    (note,) = found.notes
+    assert note.startswith("On these samples nothing cannot be told from a reward that is indifferent")
+    assert found.record()["notes"] == [note]
+    with pytest.raises(ValueError, match="norm must be weighted_2 where distances come from samples, as on pendulum"):
+        distance_table.measure(pendulum, rewards, num_samples=300, norm=1)
+    with pytest.raises(
+        ValueError, match="canonicalisation must be one of val, minimal_weighted for samples, got 'epic'"
+    ):
+        distance_table.measure(pendulum, rewards, num_samples=300, canonicalisation="epic")
+
+
+def test_exact_distances_name_the_reward_that_is_not_finite_and_what_is_no_starc_metric():
+    chain = task("chain")
+    bad = rd.pointwise("bad", lambda t: jnp.where(t.reward > 0, jnp.nan, t.reward))
+    with pytest.raises(ValueError, match=r"reward 'mine' must be finite, got nan at index \["):
+        distance_table.measure(chain, {"mine": bad})
+    with pytest.raises(ValueError, match=r"reward 'bad' must be finite, got nan at index \["):
+        audit(chain, bad)
+    (note,) = distance_table.measure(chain, {"mine": nothing()}, canonicalisation="epic").notes
+    assert note.startswith("epic: EPIC's, with uniform states and actions; not a STARC canonicalisation")
+    assert distance_table.measure(chain, {"mine": nothing()}).notes == ()
+
+
+def nothing():
+    return rd.pointwise("nothing", lambda t: 0.0 * t.reward)
+
+
+def test_a_difference_that_looks_like_shaping_is_noted():
+    far = np.where(np.eye(3), 0.0, 1.0)
+    outside = np.where(np.eye(3), 0.0, 0.1)
+    outside[0, 1] = outside[1, 0] = 0.9
+    outside[0, 2] = outside[2, 0] = 0.9
+    blank = np.array([False, False, True])
+    found = SampledDistances(far, far, far, outside, blank, 5, "")
+    first, second = distance_table._notes(["a", "b", "c"], found)
+    assert "c cannot be told" in first
+    assert second.endswith("between a and b (90 %).")
+    assert list(distance_table._notes(["a"], SampledDistances(*[np.zeros((1, 1))] * 4, blank[:1], 5, ""))) == []
 
 
 def test_a_missing_potential_is_left_out_and_an_error_in_one_is_shown():

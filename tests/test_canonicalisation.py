@@ -4,9 +4,17 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from reward_design.agents.dynamic_programming import expected_return
-from reward_design.distance import CANONICALISATIONS, canonicalise, dard_distance, reachable, starc_distance
+from reward_design.distance import (
+    CANONICALISATIONS,
+    canonicalise,
+    dard_distance,
+    minimal_potential,
+    reachable,
+    starc_distance,
+)
 
 S, A, GAMMA = 5, 3, 0.9
 STARC = ("val", "minimal", "minimal_weighted")
@@ -52,6 +60,53 @@ def test_minimal_ones_equal_explicit_least_squares(seed):
         found = canonicalise(reward, transition, gamma=GAMMA, canonicalisation=name)
         np.testing.assert_allclose(found, expected, atol=1e-12, err_msg=name)
         assert np.abs(found - reward).max() > 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_least_1_norm_over_potentials_equals_the_linear_programme(seed):
+    rng, transition, reward = random_mdp(seed)
+    columns = moves(transition, redistribution=False)
+    num, size = columns.shape
+    bound = np.block([[columns, -np.eye(num)], [-columns, -np.eye(num)]])
+    expected = linprog(
+        np.r_[np.zeros(size), np.ones(num)],
+        A_ub=bound,
+        b_ub=np.r_[-reward.ravel(), reward.ravel()],
+        bounds=(None, None),
+    ).fun
+    found = minimal_potential(reward, gamma=GAMMA, norm=1)
+    assert np.abs(found).sum() == pytest.approx(expected, rel=1e-3)
+    assert np.abs(found).sum() < 0.999 * np.abs(minimal_potential(reward, gamma=GAMMA)).sum()
+    amounts = np.linalg.lstsq(columns, (found - reward).ravel(), rcond=None)[0]
+    np.testing.assert_allclose(columns @ amounts, (found - reward).ravel(), atol=1e-12)  # only shaping was added
+
+    def d(a, b):
+        a, b = (minimal_potential(r, gamma=GAMMA, norm=1) for r in (a, b))
+        return starc_distance(a, b, transition, gamma=GAMMA, canonicalisation="none", norm=1, metric=1)
+
+    phi, noise = 5 * rng.normal(size=S), 3 * rng.normal(size=reward.shape)
+    shaped = 3 * (reward + GAMMA * phi - phi[:, None, None])
+    assert d(reward, shaped) < 1e-6
+    assert d(reward, -shaped) == pytest.approx(2, abs=1e-6)
+    assert d(reward, reward + noise - (transition * noise).sum(-1, keepdims=True)) > 0.3
+    batch = minimal_potential(np.stack([reward, 2 * shaped]), gamma=GAMMA, norm=1)
+    np.testing.assert_allclose(batch[0], found, atol=1e-12)
+    np.testing.assert_allclose(
+        minimal_potential(reward, gamma=GAMMA),
+        canonicalise(reward, transition, gamma=GAMMA, canonicalisation="minimal_potential"), atol=1e-12,
+    )  # fmt: skip
+
+
+def test_minimal_potential_errors():
+    _, _, reward = random_mdp(0)
+    with pytest.raises(ValueError, match="norm must be 1 or 2, got 'inf'; the least norm of another kind"):
+        minimal_potential(reward, gamma=GAMMA, norm="inf")
+    with pytest.raises(ValueError, match=r"reward must have shape \[..., S, A, S\], got \(5, 3\)"):
+        minimal_potential(reward[..., 0], gamma=GAMMA)
+    with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\), got 1.0"):
+        minimal_potential(reward, gamma=1.0)
+    with pytest.raises(ValueError, match=r"reward must be finite, got nan at index \[0, 0, 2\]"):
+        minimal_potential(np.where(np.arange(S) == 2, np.nan, reward), gamma=GAMMA)
 
 
 def test_dimension_of_the_quotient():

@@ -214,6 +214,25 @@ def test_ensemble_refuses_unknown_rules():
         rd.ensemble(speed(), 2, reduce="sum")  # pyright: ignore[reportArgumentType]
 
 
+# --- with_params -----------------------------------------------------------------------------------------------------
+
+
+def test_with_params_scores_with_them_and_learns_nothing():
+    reward = mixture()
+    params, state = start(reward)
+    changed = jax.tree.map(lambda x: x + 0.25, params)
+    for given in (rd.with_params(reward, changed), rd.freeze_running(rd.with_params(reward, changed))):
+        own, _ = start(given)
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), own, changed)
+    expected = reward.unroll(changed, state, ROLLOUT)[0].reward
+    given = rd.with_params(reward, changed)
+    np.testing.assert_array_equal(given.unroll(*start(given), ROLLOUT)[0].reward, expected)
+    assert np.abs(expected - reward.unroll(params, state, ROLLOUT)[0].reward).max() > 1e-3
+    assert given.learner is None
+    with pytest.raises(ValueError, match="params of 'scale' must have the structure that its init gives"):
+        start(rd.with_params(rd.scale(2.0), {"other": 1.0}))
+
+
 # --- freeze_running --------------------------------------------------------------------------------------------------
 
 

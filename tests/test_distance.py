@@ -446,6 +446,11 @@ def test_reward_table_over_parameters():
     np.testing.assert_allclose(reward_table(goal, model, params={"weight": 2.0}), tables[1], atol=1e-6)
 
 
+def test_reward_table_names_what_is_missing():
+    with pytest.raises(ValueError, match="reward 'asks' reads 'speed', which is nothing that the environment gives"):
+        reward_table(rd.pointwise("asks", lambda t: t.info["speed"]), task("chain").tabular())
+
+
 def test_reward_table_refuses_memory():
     model = task("chain").tabular()
     with pytest.raises(TypeError, match="'memory' has kind CAUSAL: it depends on the past"):

@@ -15,6 +15,7 @@ from reward_design.distance.decompose import Decomposition, decompose_difference
 from reward_design.distance.epic import epic_distance, epic_distance_matrix
 from reward_design.distance.findings import Audit, Finding
 from reward_design.distance.loops import Loop, best_loop
+from reward_design.distance.minimal_potential import minimal_potential
 from reward_design.distance.regret import policy_regret
 from reward_design.distance.sampled import (
     SampledDistance,
@@ -56,6 +57,7 @@ __all__ = [
     "distance_matrix",
     "epic_distance",
     "epic_distance_matrix",
+    "minimal_potential",
     "policy_regret",
     "projected_angle",
     "reachable",

@@ -24,6 +24,7 @@ from reward_design.distance.loops import Loop, best_loop, sample_path
 from reward_design.distance.regret import policy_regret
 from reward_design.distance.starc import starc_distance
 from reward_design.distance.worst_case import WorstCase, regret_bound, worst_case_regret
+from reward_design.envs import exact
 from reward_design.envs.base import Tabular, Task
 from reward_design.envs.tables import reward_output, reward_table
 
@@ -38,10 +39,12 @@ def audit_exact(task: Task, reward: Reward, gamma: float) -> Audit:
     model = _kept(whole, keep)
     a = np.asarray(reward_table(task.true_reward, whole))[keep][:, :, keep]
     output = reward_output(reward, whole)
+    exact.check_finite(output.reward, **{f"reward {reward.name!r}": output.reward})
     cut = lambda x: np.asarray(x)[keep][:, :, keep]  # noqa: E731
     b, terms = cut(output.reward), {name: cut(term) for name, term in output.terms.items()}
     tau, start = model.transition, model.initial
     distance = float(starc_distance(a, b, tau, gamma=gamma))
+    indifferent = float(starc_distance(np.zeros_like(b), b, tau, gamma=gamma)) == 0
     parts = decompose_difference(a, b, tau, gamma=gamma)
     worst = worst_case_regret(a, b, tau, start, gamma=gamma)
     regret = float(policy_regret(a, b, tau, start, gamma=gamma))
@@ -49,7 +52,7 @@ def audit_exact(task: Task, reward: Reward, gamma: float) -> Audit:
     best = dp.policy_iteration(tau, b, gamma=gamma).policy
     findings = [
         distance_finding(distance, (distance, distance), SAME, "exact, VAL, both norms 2"),
-        shares_finding(parts.scale, parts.shares, same=distance <= SAME),
+        shares_finding(parts.scale, parts.shares, distance, same=distance <= SAME),
         *_regret_findings(worst, regret, regret_bound(a, b, tau, start, gamma=gamma).bound),
         _loop_finding(loop, worst.spread),
         *_component_findings(terms, model, best, gamma, distance <= SAME),
@@ -62,7 +65,7 @@ def audit_exact(task: Task, reward: Reward, gamma: float) -> Audit:
         named = ", ".join(map(str, lost[:10])) + ("..." if len(lost) > 10 else "")
         findings.append(Finding("unreachable states", False, f"left out, as no policy reaches them: {named}"))
     return Audit(
-        task.name, reward.name, True, _verdict(distance, parts, worst, regret, findings),
+        task.name, reward.name, True, _verdict(distance, indifferent, worst, regret, findings),
         tuple(sorted(findings, key=lambda f: not f.concern)), distance, (distance, distance), parts.shares,
         worst.regret,
         _witness(worst, model, task.horizon), loop, model, lost,
@@ -82,7 +85,7 @@ def _kept(model: Tabular, keep: np.ndarray) -> Tabular:
 
 
 def _verdict(
-    distance: float, parts: Decomposition, worst: WorstCase, regret: float, findings: list[Finding]
+    distance: float, indifferent: bool, worst: WorstCase, regret: float, findings: list[Finding]
 ) -> str:  # fmt: skip
     if distance <= SAME:
         return (
@@ -95,6 +98,8 @@ def _verdict(
     )
     if distance >= 2 - SAME:
         return f"The opposite of the task: {found}."
+    if indifferent:
+        return f"No task: the design is indifferent to all policies; {found}."
     others = [f.check for f in findings if f.concern and f.check not in ("distance", "parts of the difference")]
     also = f" See also: {', '.join(dict.fromkeys(others))}." if others else ""
     start = "Another order of policies with the same optimum" if regret <= SAME else "Not the same task"
@@ -128,11 +133,9 @@ def _loop_finding(loop: Loop | None, spread: float) -> Finding:
         f"task progress gives {tidy(loop.designed)} per step (the task: {tidy(loop.task)}), "
     )
     farms = loop.advantage > 1e-9 * max(1.0, spread)
-    end = (
-        f"{loop.advantage:.4g} per step more than pursuing the task: it is farmed"
-        if farms
-        else f"{-loop.advantage:.4g} per step less than pursuing the task"
-    )
+    size = tidy(abs(loop.advantage), max(1.0, spread))
+    end = "as much as pursuing the task" if size == "0" else f"{size} per step less than pursuing the task"
+    end = f"{size} per step more than pursuing the task: it is farmed" if farms else end
     return Finding("farming loops", farms, about + end, {"designed": loop.designed, "advantage": loop.advantage})
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from reward_design.core import Kind, Reward, Transition
+from reward_design.distance.ends import end_finding, time_limit_finding
 from reward_design.distance.findings import (
     Audit,
     Finding,
@@ -27,6 +28,8 @@ MAX_ROUNDS = 20
 """Rounds of rollouts of which the recorded samples are gathered, where episodes are short."""
 SAME = 1e-4
 """Sampled distances below count as 0: rewards of the environment come in single precision."""
+NEARLY_OPPOSITE = 1.9
+"""Distances above are of rewards whose canonical forms correlate by less than -0.8."""
 
 
 def audit_sampled(
@@ -50,13 +53,13 @@ def audit_sampled(
         distance_finding(found.distance, (found.low, found.high), SAME, f"{samples.num_samples} samples"),
         Finding("what samples can tell", False, samples.guarantees, {"num_next": samples.num_next}),
         _span_finding(found),
-        shares_finding(scale, shares, same=same),
+        shares_finding(scale, shares, found.distance, same=same),
         _worst_finding(tried, regret, better, worse),
         _exploit_finding(tried, same),
         *_term_findings(reward, samples, tried, same),
         gamma_finding(reward, gamma),
-        _end_finding(task, reward, samples),
-        _time_limit_finding(tried, task, gamma),
+        end_finding(task, reward, samples, gamma, potentials),
+        *time_limit_finding(reward, samples, tried, task),
     ]
     witness = {
         "policy": tried.weights[worse], "better_policy": tried.weights[better], "act": tried.act, "steps": steps,
@@ -130,6 +133,7 @@ def _verdict(found: SampledDistance, shares: Any, regret: float, findings: list[
     others = [f.check for f in findings if f.concern and f.check not in ("distance", "parts of the difference")]
     also = f" See also: {', '.join(dict.fromkeys(others))}." if others else ""
     start = "Not the same task" if found.low > SAME else "Perhaps not the same task"
+    start = "Close to the opposite of the task" if found.low > NEARLY_OPPOSITE else start
     return f"{start}: {shown}.{also}"
 
 
@@ -173,30 +177,8 @@ def _term_findings(reward: Reward, samples: Samples, tried: Searched, same: bool
         constant = {
             name: bool(np.ptp(np.asarray(x)) <= 1e-6 * max(1e-12, np.abs(x).max())) for name, x in terms.items()
         }
-    return component_findings(paid, constant, "of the best-paid policy of the search", same_task=same)
-
-
-def _end_finding(task: Task, reward: Reward, samples: Samples) -> Finding:
-    """What the design pays on steps that terminate, beside steps that do not, next to what the task pays."""
-    if reward.kind is not Kind.POINTWISE or not samples.terminated.any() or samples.terminated.all():
-        return Finding("terminal steps", False, "no terminating steps to compare with others in these samples")
-    from reward_design.distance.scoring import scores
-
-    gaps = []
-    for one in (task.true_reward, reward):
-        if one.kind is not Kind.POINTWISE:
-            return Finding("terminal steps", False, "the task's reward has memory; terminating steps are not compared")
-        values = scores(one, samples)
-        gaps.append(float(values[samples.terminated].mean() - values[~samples.terminated].mean()))
-    text = f"a terminating step pays {tidy(gaps[1])} more than others on average (the task: {tidy(gaps[0])})"
-    flipped = gaps[0] * gaps[1] < 0 and abs(gaps[1]) > 1e-6
-    return Finding("terminal steps", flipped, text, {"design": gaps[1], "task": gaps[0]})
-
-
-def _time_limit_finding(tried: Searched, task: Task, gamma: float) -> Finding:
-    late = gamma ** (task.horizon or 10**9)
-    text = f"a constant reward would be earned to {percent(late)} after the limit of {task.horizon} steps"
-    return Finding("time limit", late > 0.05, text, {"after the limit": late})
+    where = "of the best-paid policy of the search"
+    return component_findings(paid, constant, where, same_task=same, sampled=True)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from reward_design.core import Kind, Reward
 from reward_design.distance.audit_exact import audit_exact
 from reward_design.distance.audit_sampled import audit_sampled
 from reward_design.distance.findings import Audit
+from reward_design.distance.scoring import check_learned
 from reward_design.envs import exact
 from reward_design.envs.base import Task
 
@@ -41,7 +42,7 @@ def audit(
 
     Raises:
         TypeError: for a reward of kind TRAJECTORY, with the reason.
-        ValueError: for a gamma of 1, or rewards that are not finite.
+        ValueError: for a gamma of 1, rewards that are not finite, or one that still learns.
 
     Example:
         >>> import reward_design as rd
@@ -56,6 +57,7 @@ def audit(
             f"{reward.name!r} has kind TRAJECTORY: what it pays depends on steps that follow, so no state makes it a "
             "function of one transition, and it has no distance; audit the reward that it redistributes."
         )
+    check_learned(reward)
     discount = task.gamma if gamma is None else gamma
     exact.check_discount(discount)
     if reward.kind is Kind.POINTWISE and task.true_reward.kind is Kind.POINTWISE and is_tabular(task):

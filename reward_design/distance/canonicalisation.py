@@ -21,12 +21,15 @@ CANONICALISATIONS: dict[str, str] = {
     "minimal": "of all equivalent rewards the one with the least 2-norm",
     "minimal_weighted": "of all equivalent rewards the one with the least 2-norm weighted by transition probability",
     "val_potential": "R + γ V(s') - V(s); not a STARC canonicalisation: redistribution changes it",
-    "minimal_potential": "the least 2-norm over potentials only; not a STARC canonicalisation",
-    "epic": "EPIC's, with uniform states and actions; not a STARC canonicalisation",
+    "minimal_potential": "the least 2-norm over potentials; not a STARC canonicalisation: redistribution changes it",
+    "epic": "EPIC's, with uniform states and actions; not a STARC canonicalisation: redistribution changes it",
     "dard": "DARD's, with uniform actions; not a STARC canonicalisation, and it can change the order of policies",
-    "none": "the reward itself; not even shaping is taken out",
+    "none": "the reward itself; not a STARC canonicalisation: not even shaping is taken out",
 }
 """The canonicalisations by name. A distance is a STARC metric with the first three and no other."""
+
+STARC = ("val", "minimal", "minimal_weighted")
+"""Those with which a distance is 0 exactly for rewards that order all policies alike."""
 
 _TAKES_POLICY = ("val", "val_potential")
 _CHUNK = 2**18
@@ -244,14 +247,20 @@ def _val_potential(xp: Any, rewards: Any, probability: Any, gamma: Any, policy: 
     return shaped_by(rewards, values, gamma[..., None])
 
 
-def _minimal_potential(xp: Any, rewards: Any, probability: Any, gamma: Any, policy: Any) -> Any:
-    """The normal equations are A[(1 + γ²) S I - 2 γ 11ᵀ] Φ = out - γ in, out and in being sums of R by state."""
+def least_squares_potential(rewards: Any, gamma: Any) -> Any:
+    """Φ ``[..., S]`` that minimises the sum of squares of R + γ Φ(s') - Φ(s) over all entries.
+
+    The normal equations are A[(1 + γ²) S I - 2 γ 11ᵀ] Φ = out - γ in, out and in being sums of R by state; ``gamma`` is
+    a number or has the batch axes and one more.
+    """
     num_states, num_actions, _ = rewards.shape[-3:]
-    discount = gamma[..., None, None]
-    right = rewards.sum((-2, -1)) - discount * rewards.sum((-3, -2))
+    right = rewards.sum((-2, -1)) - gamma * rewards.sum((-3, -2))
     mean = right.mean(-1, keepdims=True)
-    potential = (right - mean) / (1 + discount**2) + mean / (1 - discount) ** 2
-    return shaped_by(rewards, potential / (num_states * num_actions), gamma[..., None])
+    return ((right - mean) / (1 + gamma**2) + mean / (1 - gamma) ** 2) / (num_states * num_actions)
+
+
+def _minimal_potential(xp: Any, rewards: Any, probability: Any, gamma: Any, policy: Any) -> Any:
+    return shaped_by(rewards, least_squares_potential(rewards, gamma[..., None, None]), gamma[..., None])
 
 
 _DENSE: dict[str, Callable[..., Any]] = {

@@ -73,7 +73,7 @@ def tidy(value: float | int, scale: float | int = 1.0) -> str:
 
 
 def component_findings(
-    paid: Mapping[str, float], constant: Mapping[str, bool], where: str, *, same_task: bool
+    paid: Mapping[str, float], constant: Mapping[str, bool], where: str, *, same_task: bool, sampled: bool = False
 ) -> list[Finding]:
     """Terms that make up more than 90 % of what is paid, and terms that never vary.
 
@@ -82,6 +82,7 @@ def component_findings(
         constant: whether the term is the same on all transitions.
         where: which policy the sums belong to.
         same_task: whether the design is equivalent to the task, so that a large term does no harm.
+        sampled: whether ``constant`` was seen on samples only.
     """
     total = sum(paid.values())
     shares = {name: size / total if total else 0.0 for name, size in paid.items()}
@@ -94,7 +95,8 @@ def component_findings(
         found.append(Finding("components", shares[top] > 0.9 and not same_task, text + drowned, shares))
     still = [name for name, flat in constant.items() if flat]
     if still:
-        text = f"{', '.join(still)}: the same on every transition that can happen, so no behaviour is told from another"
+        seen = "transition of the samples" if sampled else "transition that can happen"
+        text = f"{', '.join(still)}: the same on every {seen}, so no behaviour is told from another"
         found.append(Finding("saturation", not same_task, text, dict.fromkeys(still, 1.0)))
     return found
 
@@ -122,8 +124,11 @@ def distance_finding(distance: float, interval: tuple[float, float], same: float
     return Finding("distance", distance > same, text, {"distance": distance, "low": interval[0], "high": interval[1]})
 
 
-def shares_finding(scale: float, shares: Mapping[str, float], *, same: bool = False) -> Finding:
+def shares_finding(scale: float, shares: Mapping[str, float], distance: float, *, same: bool = False) -> Finding:
     """The parts of the difference in words; of no concern if the rewards are known to be the ``same`` task."""
     listed = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
-    text = f"the design pays {scale:.3g} times what the task pays, plus a difference that is {listed}"
+    pays = f"the design pays {scale:.3g} times what the task pays"
+    if scale == 0:
+        pays = f"the design pays {'against' if distance > 2**0.5 else 'nothing of'} what the task pays for"
+    text = f"{pays}, plus a difference that is {listed}"
     return Finding("parts of the difference", not same, text, {"factor": scale, **shares})

@@ -28,17 +28,21 @@ class Searched(NamedTuple):
         weights: ``[P, D + 1, A]`` of linear policies on standardised observations.
         task: ``[P]`` discounted return of the task's reward.
         designed: ``[P]`` discounted return of the design.
+        designed_early: ``[P]`` the same, of the first half of the steps alone.
         terms: ``[P]`` discounted absolute sum of each term of the design.
         success: ``[P]`` whether the episode achieved the task.
         act: ``(weights [P, D + 1, A], obs [P, ...]) -> actions``, NumPy.
+        steps: length of the episodes.
     """
 
     weights: Float[np.ndarray, "P D A"]
     task: Float[np.ndarray, " P"]
     designed: Float[np.ndarray, " P"]
+    designed_early: Float[np.ndarray, " P"]
     terms: dict[str, Float[np.ndarray, " P"]]
     success: np.ndarray
     act: Callable[[Any, Any], np.ndarray]
+    steps: int
 
 
 def search(
@@ -69,11 +73,12 @@ def search(
         near = best.mean(0) + (best.std(0) + 0.1) * rng.normal(size=(population // 2, *weights.shape[1:]))
         fresh = rng.normal(size=(population - len(near) - 1, *weights.shape[1:]))
         weights = np.concatenate([best[:1], near, fresh])
-    weights, of_task, designed, terms, success = zip(*tried, strict=True)
+    weights, of_task, designed, early, terms, success = zip(*tried, strict=True)
     joined = {name: np.concatenate([t[name] for t in terms]) for name in terms[0]}
+    whole = np.concatenate
     return Searched(
-        np.concatenate(weights), np.concatenate(of_task), np.concatenate(designed), joined, np.concatenate(success), act
-    )
+        whole(weights), whole(of_task), whole(designed), whole(early), joined, whole(success), act, steps
+    )  # fmt: skip
 
 
 def linear_policies(task: Task, observations: Any) -> Callable[[Any, Any], np.ndarray]:
@@ -143,14 +148,15 @@ def _compiled(env: FunctionalEnv) -> tuple[Any, Any]:
 
 
 def _returns(task: Task, scorers: Any, rows: Transition, gamma: float) -> tuple[Any, ...]:
-    """Discounted returns of the task and the design, absolute sums of terms, success, per episode."""
+    """Discounted returns of the task, the design, and its first half; absolute sums of terms, success, per episode."""
     discount = gamma ** np.arange(len(rows.mask))[:, None]
     own, output = (scorer(rows) for scorer in scorers)
     paid = np.asarray(own.reward, float)
     designed, mask = np.asarray(output.reward, float), np.asarray(rows.mask)
     terms = {name: (discount * np.abs(np.asarray(term))).sum(0) for name, term in output.terms.items()}
     success = (np.asarray(task.success(jax.tree.map(jnp.asarray, rows))) & mask).any(0)
-    return (discount * paid).sum(0), (discount * designed).sum(0), terms, success
+    early = (discount * designed)[: -(-len(mask) // 2)].sum(0)
+    return (discount * paid).sum(0), (discount * designed).sum(0), early, terms, success
 
 
 def _scorer(reward: Reward) -> Callable[[Transition], Any]:

@@ -74,7 +74,9 @@ def sampled_starc(
 
     A positive factor, and shaping by a potential in the span of the features, give 0 up to rounding. Redistribution
     over successors gives 0 up to noise if K ≥ 2. As N grows and the span is rich enough, the limit is the exact one of
-    ``val`` (or ``minimal_weighted``) with both norms ``"weighted_2"``, weighted by how often a pair is sampled.
+    ``val`` (or ``minimal_weighted``) with both norms ``"weighted_2"``, weighted by how often a pair is sampled, if K ≥
+    2 or the dynamics are deterministic. With K = 1 and stochastic dynamics what differs between successors counts: the
+    limit is that of ``val_potential``, and the interval is around that one.
 
     Args:
         reward_a: a :class:`Reward` (of kind CAUSAL only with a recorded rollout: its memory then joins the features), a
@@ -151,7 +153,7 @@ def sampled_distances(
     if canonicalisation not in METHODS:
         raise ValueError(f"canonicalisation must be one of {', '.join(METHODS)} for samples, got {canonicalisation!r}.")
     values = np.stack([scores(reward, samples) for reward in rewards], axis=-1)  # [N, K, M]
-    here, after = _features(rewards, samples, features, potentials)
+    here, after = shared_features(rewards, samples, features, potentials)
     drop = after * gamma * ~samples.terminated[..., None]
     flow = here[:, None, :] - drop  # [N, K, F]: what a potential takes from the reward
     theta = solved(system(here, flow, values, canonicalisation), canonicalisation)
@@ -197,7 +199,7 @@ def sampled_parts(
     """
     exact.check_discount(gamma)
     a, b = scores(reward_a, samples), scores(reward_b, samples)
-    here, after = _features([reward_a, reward_b], samples, features, potentials)
+    here, after = shared_features([reward_a, reward_b], samples, features, potentials)
     flow = here[:, None, :] - after * gamma * ~samples.terminated[..., None]
     mean = flow.mean(1)
     free = [x.mean(1) - mean @ np.linalg.lstsq(mean, x.mean(1), rcond=None)[0] for x in (a, b)]
@@ -219,7 +221,7 @@ def sampled_parts(
 # --- features -------------------------------------------------------------------------------------------------------
 
 
-def _features(rewards: Sequence[Sampled], samples: Samples, given: Any, potentials: Any) -> tuple[Any, Any]:
+def shared_features(rewards: Sequence[Sampled], samples: Samples, given: Any, potentials: Any) -> tuple[Any, Any]:
     """``[N, F]`` and ``[N, K, F]``, columns independent."""
     following = samples.transitions().next_obs
     if given is None:

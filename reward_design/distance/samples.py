@@ -22,8 +22,9 @@ SUCCESSORS = (
 DETERMINISTIC = "The simulator is deterministic: one successor per pair is all there is, and nothing is redistributed."
 RECORDED = (
     "Recorded transitions hold one successor per pair. Positive scale and shaping inside the span of the features are "
-    "removed exactly. Redistribution over successors is not seen through where the dynamics are stochastic, and what "
-    "the data do not visit does not count."
+    "removed exactly. Where the dynamics are stochastic, redistribution over successors is not seen through and what "
+    "differs between successors counts: distance and interval are then those of a canonicalisation that keeps the "
+    "successor, not of STARC. What the data do not visit does not count."
 )
 
 

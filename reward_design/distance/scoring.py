@@ -31,6 +31,7 @@ def scores(reward: Sampled, samples: Samples) -> Float[np.ndarray, "N K"]:
         ValueError: for values of another shape, or not finite (with the sample).
     """
     if isinstance(reward, Reward):
+        check_learned(reward)
         values = _pointwise(reward, samples) if reward.kind is Kind.POINTWISE else memory(reward, samples)[0]
     else:
         values = _from_array(np.asarray(reward, float), samples)
@@ -42,6 +43,15 @@ def scores(reward: Sampled, samples: Samples) -> Float[np.ndarray, "N K"]:
             "fix the reward."
         )
     return values
+
+
+def check_learned(reward: Reward) -> None:
+    """Raise a ValueError for a reward that still learns: what it pays before says nothing about it."""
+    if reward.learner is not None:
+        raise ValueError(
+            f"{reward.name!r} is learned while an agent trains, and its parameters here would be those before; give "
+            "with_params(reward, params) with what training left."
+        )
 
 
 def memory(reward: Reward, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,6 +90,7 @@ def table_or_reward(reward: Sampled, samples: Samples) -> Callable[[Transition],
                 f"give a Reward of kind POINTWISE or a table [S, A, S], got an array of shape {table.shape}."
             )
         return lambda t: table[np.asarray(t.obs), np.asarray(t.action), np.asarray(t.next_obs)]
+    check_learned(reward)
     if reward.kind is not Kind.POINTWISE:
         raise TypeError(
             f"{reward.name!r} has kind {reward.kind.name}; EPIC and DARD need a reward of single transitions, of kind "

@@ -38,8 +38,11 @@ def render(audit: Audit, task: Task, reward: Reward) -> str:
     loader = jinja2.PackageLoader("reward_design.experiments", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pictures, note = _pictures(audit, task)
+    headline, _, evidence = audit.verdict.partition(": ")
     return environment.get_template("audit.html.j2").render(
         audit=audit,
+        headline=headline,
+        evidence=evidence[:1].upper() + evidence[1:],
         shares=report.svg(lambda ax: share_bars(audit, ax), 6.0, 1.9, "shares of the difference"),
         pictures=pictures,
         note=note,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,21 @@ from rich.table import Table
 from scipy.spatial.distance import squareform
 
 from reward_design.core import Kind, Reward
-from reward_design.distance import distance_matrix, policy_regret, reward_tables, sampled_distances, worst_case_regret
+from reward_design.distance import (
+    CANONICALISATIONS,
+    SampledDistances,
+    distance_matrix,
+    policy_regret,
+    reward_tables,
+    sampled_distances,
+    worst_case_regret,
+)
 from reward_design.distance.audit_sampled import draw, known_potentials
 from reward_design.distance.audits import is_tabular
+from reward_design.distance.canonicalisation import STARC
+from reward_design.distance.findings import percent
 from reward_design.envs.base import Task
+from reward_design.envs.exact import check_finite
 from reward_design.experiments import plots
 
 TRUE_REWARD = plots.TRUE_REWARD
@@ -37,6 +48,8 @@ class Distances:
         low: lower ends of the intervals; the matrix itself if exact.
         high: upper ends.
         settings: canonicalisation, norms, gamma, number of samples.
+        notes: sentences that belong under the table: why it is sampled, which rewards the samples cannot tell from an
+            indifferent one, which differences look like shaping outside the features, what is not a STARC metric.
         regret: by name, loss of the policy that is optimal for the design; empty if not exact.
         worst_regret: by name, worst-case regret; empty if not exact.
     """
@@ -49,13 +62,14 @@ class Distances:
     settings: Mapping[str, Any]
     regret: Mapping[str, float]
     worst_regret: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Everything as plain numbers, for JSON."""
         return {
             "task": self.task, "names": list(self.names), "matrix": self.matrix.tolist(), "low": self.low.tolist(),
             "high": self.high.tolist(), "settings": dict(self.settings), "regret": dict(self.regret),
-            "worst_regret": dict(self.worst_regret),
+            "worst_regret": dict(self.worst_regret), "notes": list(self.notes),
         }  # fmt: skip
 
 
@@ -64,8 +78,8 @@ def measure(
     rewards: Mapping[str, Reward],
     *,
     gamma: float | None = None,
-    canonicalisation: str = "val",
-    norm: Any = 2,
+    canonicalisation: str | None = None,
+    norm: Any = None,
     num_samples: int = 4000,
     seed: int = 0,
 ) -> Distances:
@@ -75,9 +89,9 @@ def measure(
         task: the task.
         rewards: designs by name; of kind POINTWISE, or CAUSAL (then from recorded rollouts of random actions).
         gamma: discount per step, by default the task's.
-        canonicalisation: as in :func:`reward_design.distance.starc_distance`; ``"val"`` or ``"minimal_weighted"``
-            where there are only samples.
-        norm: both norms; samples always use ``"weighted_2"``.
+        canonicalisation: as in :func:`reward_design.distance.starc_distance`, by default ``"val"``; on samples
+            ``"minimal_weighted"``, the default there, or ``"val"``, whose values need far more samples than features.
+        norm: both norms, by default 2; where there are only samples ``"weighted_2"``, and no other.
         num_samples: samples of tasks that are not tabular.
         seed: of the samples.
 
@@ -86,7 +100,7 @@ def measure(
 
     Raises:
         TypeError: for a reward of kind TRAJECTORY.
-        ValueError: as the distances do.
+        ValueError: as the distances do, and for a canonicalisation or norm that samples do not allow.
 
     Example:
         >>> from reward_design.envs import task
@@ -96,29 +110,74 @@ def measure(
     """
     named = {TRUE_REWARD: task.true_reward, **rewards}
     discount = task.gamma if gamma is None else gamma
-    settings = {"canonicalisation": canonicalisation, "gamma": discount}
     if all(reward.kind is Kind.POINTWISE for reward in named.values()) and is_tabular(task):
-        model = task.tabular()
-        tables = reward_tables(named, model)
-        matrix = np.asarray(
-            distance_matrix(
-                tables, model.transition, gamma=discount, canonicalisation=canonicalisation, norm=norm, metric=norm
-            )
+        return _exact(task, named, discount, canonicalisation or "val", 2 if norm is None else norm)
+    if norm not in (None, "weighted_2"):
+        raise ValueError(
+            f"norm must be weighted_2 where distances come from samples, as on {task.name}, got {norm}; leave it out."
         )
-        pairs = {name: (tables[0], table, model.transition, model.initial) for name, table in zip(named, tables)}
-        regret = {name: float(policy_regret(*pair, gamma=discount)) for name, pair in pairs.items()}
-        worst = {name: worst_case_regret(*pair, gamma=discount).regret for name, pair in pairs.items()}
-        exact = {**settings, "norm": str(norm), "exact": True}
-        return Distances(task.name, tuple(named), matrix, matrix, matrix, exact, regret, worst)
+    return _sampled(task, named, discount, canonicalisation or "minimal_weighted", num_samples, seed)
+
+
+def _exact(task: Task, named: Mapping[str, Reward], gamma: float, canonicalisation: str, norm: Any) -> Distances:
+    model = task.tabular()
+    tables = reward_tables(named, model)
+    for name, table in zip(named, tables):
+        check_finite(table, **{f"reward {name!r}": table})
+    kwargs: dict[str, Any] = {"gamma": gamma, "canonicalisation": canonicalisation, "norm": norm, "metric": norm}
+    matrix = np.asarray(distance_matrix(tables, model.transition, **kwargs))
+    pairs = {name: (tables[0], table, model.transition, model.initial) for name, table in zip(named, tables)}
+    regret = {name: float(policy_regret(*pair, gamma=gamma)) for name, pair in pairs.items()}
+    worst = {name: worst_case_regret(*pair, gamma=gamma).regret for name, pair in pairs.items()}
+    settings = {"canonicalisation": canonicalisation, "gamma": gamma, "norm": str(norm), "exact": True}
+    notes = () if canonicalisation in STARC else (f"{canonicalisation}: {CANONICALISATIONS[canonicalisation]}.",)
+    return Distances(task.name, tuple(named), matrix, matrix, matrix, settings, regret, worst, notes)
+
+
+def _sampled(
+    task: Task, named: Mapping[str, Reward], gamma: float, canonicalisation: str, num_samples: int, seed: int
+) -> Distances:
     memory = next((reward for reward in named.values() if reward.kind is not Kind.POINTWISE), task.true_reward)
     samples = draw(task, memory, num_samples=num_samples, steps=min(task.horizon or 200, 200), seed=seed)
     found = sampled_distances(
-        list(named.values()), samples, gamma=discount, canonicalisation=canonicalisation, seed=seed,
+        list(named.values()), samples, gamma=gamma, canonicalisation=canonicalisation, seed=seed,
         potentials=known_potentials(task, samples),
     )  # fmt: skip
-    sampled = {**settings, "norm": "weighted_2", "exact": False, "num_samples": samples.num_samples,
-               "guarantees": samples.guarantees}  # fmt: skip
-    return Distances(task.name, tuple(named), found.distance, found.low, found.high, sampled, {}, {})
+    settings = {"canonicalisation": canonicalisation, "gamma": gamma, "norm": "weighted_2", "exact": False,
+                "num_samples": samples.num_samples, "guarantees": samples.guarantees}  # fmt: skip
+    notes = (*_memory_note(task, named), *_notes(list(named), found))
+    return Distances(task.name, tuple(named), found.distance, found.low, found.high, settings, {}, {}, notes)
+
+
+def _memory_note(task: Task, named: Mapping[str, Reward]) -> Iterator[str]:
+    """Why a tabular task is sampled."""
+    memory = [name for name, reward in named.items() if reward.kind is not Kind.POINTWISE]
+    if memory and is_tabular(task):
+        yield (
+            f"All distances come from rollouts of random actions, because what {', '.join(memory)} pays depends on the "
+            "past of the episode; without it they would be exact."
+        )
+
+
+def _notes(names: list[str], found: SampledDistances) -> Iterator[str]:
+    """What a reader of sampled distances must know about them."""
+    blank = [name for name, trivial in zip(names, found.trivial) if trivial]
+    if blank:
+        yield (
+            f"On these samples {', '.join(blank)} cannot be told from a reward that is indifferent to all policies "
+            "(random actions may never reach what it pays for): distances to it (1, or 0 between two such rewards) say "
+            "nothing about the task."
+        )
+    shaped = [
+        f"{names[i]} and {names[j]} ({percent(float(found.outside_span[i, j]))})"
+        for i, j in zip(*np.nonzero(np.triu(found.outside_span > 0.5, 1)))
+        if not (found.trivial[i] or found.trivial[j])
+    ]
+    if shaped:
+        yield (
+            "The difference looks like shaping by a potential outside the features, and the distance may be too large, "
+            f"between {', '.join(shaped)}."
+        )
 
 
 def order_and_tree(matrix: np.ndarray) -> tuple[list[int], Any]:

@@ -105,10 +105,10 @@ def distance_heatmap(exact: Mapping[str, Any], ax: Axes) -> Axes:
     _tiles(ax, tiles, [(FAR, 0.04 + a) for a in shade])
     for i in range(n):
         for j in range(n):
-            strong = i == 0 or j == 0
+            strong = TRUE_REWARD in (names[i], names[j])
             ax.text(
                 j + 0.5, i + 0.52, f"{matrix[i, j]:.2f}" if i != j else "0", ha="center", va="center",
-                color=INK if strong and i != j else MUTED, fontsize=9.5 if n < 8 else 8,
+                color=INK if matrix[i, j] > 1 or (strong and i != j) else MUTED, fontsize=9.5 if n < 8 else 8,
             )  # fmt: skip
     ax.set_xlim(0, n)
     ax.set_ylim(n, 0)
