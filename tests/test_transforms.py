@@ -89,9 +89,8 @@ def test_references_can_come_from_info():
     np.testing.assert_allclose(output.reward[t.mask], 0.5, rtol=1e-5)
     lower, _ = score(rd.log_sigmoid(reference="base"), t)
     np.testing.assert_allclose(lower.reward[t.mask], np.log(sigmoid(1) * sigmoid(-1)) / 2, rtol=1e-5)
-    with pytest.raises(
-        ValueError, match=r"the reference score 'base' is not in info, which has \['hidden_reward', 'next_action', 'score'\]"
-    ):
+    has = r"the reference score 'base' is not in info, which has \['hidden_reward', 'next_action', 'score'\]"
+    with pytest.raises(ValueError, match=has):
         score(rd.centred_sigmoid(reference="base"))
     with pytest.raises(ValueError, match="slope must be positive, got 0"):
         rd.centred_sigmoid(slope=0)
