@@ -8,14 +8,13 @@ from typing import Any
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, sb3
 from reward_design.core import Reward
-from reward_design.experiments import budgets, designs, executors, maps
+from reward_design.experiments import designs, executors, maps
 from reward_design.experiments.progress import Progress
-from reward_design.experiments.provenance import fingerprint, provenance
+from reward_design.experiments.provenance import provenance
 from reward_design.experiments.results import Results
 from reward_design.experiments.store import FILE, Store, StoreError
-from reward_design.experiments.units import Plan
+from reward_design.experiments.units import Order, Plan, planned
 
 
 def compare(
@@ -82,7 +81,7 @@ def compare(
     if extend:
         known, labels = _with_earlier(out, known, labels)
     plans = [
-        _plan(task, label, design, learner, total_timesteps, config)
+        planned(Order(task, label, design, agent, total_timesteps, config))
         for task in known.values()
         for label, design in labels.items()
     ]
@@ -139,19 +138,6 @@ def _with_earlier(
         {name: tasks.get(name) or envs.task(name) for name in (*old.tasks, *tasks)},
         {label: labels.get(label, label) for label in (*old.rewards, *labels)},
     )
-
-
-def _plan(task: envs.Task, label: str, design: Any, learner: Any, total_timesteps: Any, config: Any) -> Plan:
-    """The unit of a task and a design, with the settings of the design's own agent if it brings one."""
-    own = find_agent(designs.agent_of(design, learner.name))
-    wanted = config if own is learner else None
-    settings = budgets.settings(own, task, total_timesteps=total_timesteps, config=wanted)
-    reward = designs.resolve(design, task)
-    if isinstance(own, sb3.SB3Agent):
-        own.check(settings, task, reward)
-    else:
-        base.check_fits(own, settings, task.env, reward)
-    return Plan(task, label, reward, own, settings, fingerprint(task.env, reward))
 
 
 def _settings_of(plan: Plan, learner: Any) -> str:

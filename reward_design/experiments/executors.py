@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from reward_design._names import suggestion
 from reward_design._optional import require
@@ -26,6 +26,7 @@ EXECUTORS = ("here", "processes", "ray")
 """Names on the command line."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Something that trains units."""
 
@@ -85,7 +86,9 @@ class Processes:
                 if lost and member.attempt < self.retries:
                     waiting.appendleft((member.plan, member.attempt + 1))
                 else:
-                    record = units.failed(units.header(member.plan, seeds), _gone(member)) if lost else value
+                    record = value
+                    if kind != "record":
+                        record = units.failed(units.header(member.plan, seeds), _gone(member) if lost else value)
                     bar.end(member.plan, failed=record.get("reason", ""))
                     yield record
                 if waiting:
@@ -104,33 +107,38 @@ class _Worker:
     def __init__(self, events: "queue.Queue[Any]", devices: int) -> None:
         environment = os.environ | {worker.DEVICES: str(devices), "OMP_NUM_THREADS": str(devices)}
         command = [sys.executable, "-m", worker.__name__]
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
         self.plan: Any = None
         self.attempt = 0
         self.stopped = False
         worker.write(self.process.stdin, sys.path)
-        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+        self.thread = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        self.thread.start()
 
     def take(self, plan: Plan, attempt: int, seeds: Sequence[int], bar: Progress) -> "_Worker":
         """Start on a unit."""
+        data = worker.packed(plan, seeds)
         self.plan, self.attempt = plan, attempt
         bar.begin(plan)
         with contextlib.suppress(BrokenPipeError):  # it has died between two units; the thread says so
-            worker.write(self.process.stdin, worker.packed((plan, tuple(seeds))))
+            worker.write(self.process.stdin, data)
         return self
 
     def stop(self) -> None:
         """End the process, at once."""
         self.stopped = True
         self.process.kill()
-        self.process.wait()
+        self.thread.join()
 
     def _listen(self, events: "queue.Queue[Any]") -> None:
         for kind, value in worker.messages(self.process.stdout):
             events.put((self, kind, value))
         self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
         if not self.stopped:
             events.put((self, "lost", None))
 
@@ -172,13 +180,13 @@ class RayCluster:
         """See :class:`Executor`."""
         if not plans:
             return
-        ray = self._connected()
+        ray = self.connect()
         train = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(worker.on_ray)
         devices = max(1, int(self.num_cpus))
         pending = {}
         for plan in plans:
             bar.begin(plan)
-            pending[train.remote(worker.packed((plan, tuple(seeds))), sys.path, devices)] = plan
+            pending[train.remote(worker.packed(plan, seeds), sys.path, devices)] = plan
         try:
             while pending:
                 (reference,), _ = ray.wait(list(pending), num_returns=1)
@@ -193,7 +201,8 @@ class RayCluster:
             for reference in pending:
                 ray.cancel(reference, force=True)
 
-    def _connected(self) -> Any:
+    def connect(self) -> Any:
+        """The module ``ray``, connected; a second call changes nothing."""
         ray: Any = require("ray", "ray", "clusters")
         try:
             ray.init(

@@ -1,21 +1,24 @@
 """One unit of work: a task and a reward design trained with all seeds, in any process, and the record of it."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from reward_design import envs
+from reward_design.agents import agent as find_agent
 from reward_design.agents import base, sb3, train_seeds
 from reward_design.agents.host import train_host_seeds
 from reward_design.core import Reward
 from reward_design.envs.host import HostEnv
-from reward_design.experiments.provenance import provenance
+from reward_design.experiments import budgets, designs
+from reward_design.experiments.provenance import fingerprint, provenance
 
 NUM_POINTS = 200
 """Points kept of a learning curve; longer runs are averaged in groups of updates."""
@@ -25,21 +28,87 @@ _PER_SEED = ("true_return", "shaped_return", "success", "length")
 _LEARNED = ("phi1", "phi2", "phi3", "discount")
 
 
+class Order(NamedTuple):
+    """What a unit is made from, so that another process can make the same one.
+
+    Attributes:
+        task: the task; one that its name stands for travels as its name.
+        label: of the design.
+        design: as given: a name, ``"module:attribute"``, a reward or a function of the task.
+        agent: name of the agent that was asked for.
+        total_timesteps: environment steps per run, None for what suits the task.
+        config: settings of that agent to override, or a complete ``Config``.
+    """
+
+    task: envs.Task | str
+    label: str
+    design: Any
+    agent: str
+    total_timesteps: int | None
+    config: Any
+
+    def portable(self) -> "Order":
+        """The same order with the name of its task, if that is all it takes to make it elsewhere."""
+        with contextlib.suppress(ValueError, TypeError, ImportError):
+            if isinstance(self.task, envs.Task) and envs.task(self.task.name) is self.task:
+                return self._replace(task=self.task.name)
+        return self
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """One unit of work: a task and a design, for all seeds."""
 
+    order: Order
     task: envs.Task
-    label: str
     reward: Reward
     learner: Any
     config: Any
     fingerprint: str
 
     @property
+    def label(self) -> str:
+        """Of the design."""
+        return self.order.label
+
+    @property
     def name(self) -> tuple[str, str]:
         """``(task, design)``."""
         return self.task.name, self.label
+
+
+def planned(order: Order) -> Plan:
+    """The unit, checked, with the settings of the design's own agent if it brings one.
+
+    Raises:
+        ValueError: for an unknown name, a setting that does not fit, a reward of the wrong shape or another gamma.
+    """
+    task = envs.task(order.task) if isinstance(order.task, str) else order.task
+    asked = find_agent(order.agent)
+    own = find_agent(designs.agent_of(order.design, asked.name))
+    wanted = order.config if own is asked else None
+    settings = budgets.settings(own, task, total_timesteps=order.total_timesteps, config=wanted)
+    reward = designs.resolve(order.design, task)
+    if isinstance(own, sb3.SB3Agent):
+        own.check(settings, task, reward)
+    else:
+        base.check_fits(own, settings, task.env, reward)
+    return Plan(order, task, reward, own, settings, fingerprint(task.env, reward))
+
+
+def checked(order: Order, expected: str) -> Plan:
+    """The unit as another process ordered it, if it computes here what it does there.
+
+    Raises:
+        ValueError: if the program of environment and reward is another one than that with the fingerprint ``expected``.
+    """
+    plan = planned(order)
+    if plan.fingerprint != expected:
+        raise ValueError(
+            f"{plan.label!r} on {plan.task.name!r} computes something else in the worker: it has other versions of "
+            "this package, of a library or of the reward's module; install there what is here."
+        )
+    return plan
 
 
 def run(plan: Plan, seeds: Sequence[int], on_progress: Callable[[int], None]) -> dict[str, Any]:

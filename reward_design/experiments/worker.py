@@ -21,14 +21,24 @@ DEVICES = "REWARD_DESIGN_WORKER_DEVICES"
 _LENGTH = struct.Struct("<Q")
 
 
-def packed(value: Any) -> bytes:
-    """A value as bytes, with functions that no module names inside."""
-    return cloudpickle.dumps(value)
+def packed(plan: Any, seeds: Any) -> bytes:
+    """A unit as bytes: what it is made from, and the fingerprint that it must have.
+
+    Raises:
+        TypeError: for a task or design that cannot be pickled.
+    """
+    try:
+        return cloudpickle.dumps((plan.order.portable(), plan.fingerprint, tuple(seeds)))
+    except Exception as error:
+        raise TypeError(
+            f"{plan.label!r} on {plan.task.name!r} cannot be sent to a worker ({error}); give it by name, as "
+            "module:attribute, or train here."
+        ) from error
 
 
 def write(stream: Any, value: Any) -> None:
     """Send one message."""
-    data = packed(value)
+    data = cloudpickle.dumps(value)
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
 
@@ -46,10 +56,10 @@ def messages(stream: Any) -> Iterator[Any]:
 def on_ray(data: bytes, path: list[str], devices: int) -> dict[str, Any]:
     """Train one unit inside a task of Ray."""
     _prepare(path, devices)
-    plan, seeds = cloudpickle.loads(data)
+    order, fingerprint, seeds = cloudpickle.loads(data)
     from reward_design.experiments import units
 
-    return units.run(plan, seeds, lambda steps: None)
+    return units.run(units.checked(order, fingerprint), seeds, lambda steps: None)
 
 
 def _prepare(path: list[str], devices: int) -> None:
@@ -71,7 +81,12 @@ def main() -> None:
     from reward_design.experiments import units
 
     while True:
-        plan, seeds = cloudpickle.loads(incoming.get())
+        try:
+            order, fingerprint, seeds = cloudpickle.loads(incoming.get())
+            plan = units.checked(order, fingerprint)
+        except Exception as error:
+            write(out, ("refused", str(error).strip() or type(error).__name__))
+            continue
         record = units.run(plan, seeds, lambda steps: write(out, ("progress", steps)))
         write(out, ("record", record))
 
