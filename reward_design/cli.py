@@ -28,10 +28,16 @@ class Compare:
       reward-design compare --task four_rooms --rewards sparse shaping misaligned --seeds 6
 
       reward-design compare --task four_rooms key_door --rewards sparse my_module:my_reward --out results/mine
+
+      reward-design compare --suite core --size smoke --out results/suite
     """
 
-    task: Annotated[tuple[str, ...], arg(aliases=["--tasks"], metavar="NAME [NAME ...]")]
+    task: Annotated[tuple[str, ...], arg(aliases=["--tasks"], metavar="NAME [NAME ...]")] = ()
     """Names of tasks (see `reward-design list`)."""
+    suite: Annotated[str | None, arg(metavar="NAME")] = None
+    """In place of tasks, designs, agent and seeds: a suite that declares all (`core`), or a .toml file."""
+    size: str = "smoke"
+    """Of the suite: smoke takes minutes, core a night, full a cluster."""
     rewards: Annotated[tuple[str, ...], arg(aliases=["--reward"], metavar="NAME [NAME ...]")] = (
         "sparse",
         "dense",
@@ -78,6 +84,10 @@ class Compare:
         from reward_design.experiments.ranked_design import with_ranking
 
         executor = executors.executor(self.executor, workers=self.workers, address=self.address)
+        if self.suite is not None:
+            return self._run_suite(executor, command)
+        if not self.task:
+            raise ValueError("expected tasks to compare designs on; name them with --task, or a suite with --suite.")
         rewards = with_ranking(self.rewards, self.factors, self.margins)
         results = compare(
             list(self.task), list(rewards), auxiliary=self.auxiliary, agent=self.agent, seeds=self.seeds,
@@ -87,6 +97,16 @@ class Compare:
         )  # fmt: skip
         terminal.show(results)
         return 1 if results.failed else 0
+
+    def _run_suite(self, executor: Any, command: str) -> int:
+        from reward_design.experiments import suites, terminal
+
+        if self.task:
+            raise ValueError("a suite brings its tasks; leave --task or --suite out.")
+        suite = suites.load_suite(self.suite or "", self.size)
+        judged = suites.compare_suite(suite, out=self.out, executor=executor, progress=not self.quiet, command=command)
+        terminal.show_suite(judged)
+        return 1 if any(found.failed for found in judged.results.values()) else 0
 
 
 @dataclass(frozen=True)
