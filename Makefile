@@ -30,7 +30,7 @@ demo: $(VENV)/.core ## four reward designs on three tasks: a table, and a report
 	$(VENV)/bin/reward-design compare $(DEMO)
 
 test: $(VENV)/.test ## all tests
-	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --durations 15
+	$(PYTEST) -n $(WORKERS) --maxprocesses 8 --dist worksteal --durations 15
 
 lint: $(VENV)/.test ## style and format
 	$(VENV)/bin/ruff check .

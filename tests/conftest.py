@@ -1,6 +1,7 @@
 """Strict settings for all tests: JAX never promotes ranks silently, hypothesis tries few examples, always the same."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,10 @@ import pytest
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
 if FAST_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILATION}".strip()
+
+# A job in the background of a script starts with Ctrl-C ignored, and so would every program that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -350,7 +350,7 @@ def test_ppo_trains_on_it():
 def test_ppo_learns_it_from_sparse_reward_and_potential():
     known = task("robotics/FetchReach")
     config = ppo.Config(
-        total_timesteps=60_000,
+        total_timesteps=32_000,
         num_envs=8,
         num_steps=100,
         num_epochs=8,

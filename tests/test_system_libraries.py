@@ -93,7 +93,7 @@ def test_training_needs_no_opengl_whatever_mujoco_gl_says(command, tmp_path):
     broken = {"MUJOCO_GL": "osmesa", "LD_LIBRARY_PATH": str(tmp_path)}
     alone = [sys.executable, "-c", "import mujoco"]
     assert subprocess.run(alone, env={**os.environ, **broken}, capture_output=True).returncode != 0
-    for name in ("mujoco/Hopper", "gymnasium/Hopper-v5"):
+    for name in ("mujoco/Hopper",) if command == "compare" else ("mujoco/Hopper", "gymnasium/Hopper-v5"):
         words = [command, "--task", name, "--total-timesteps", "1024", "--set", "num_envs=2", "--out", f"out{name[:3]}"]
         done = run(*words, *(["--rewards", "sparse", "--seeds", "1"] if command == "compare" else []),
                    path=tmp_path, **broken)  # fmt: skip
