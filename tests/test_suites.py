@@ -37,7 +37,7 @@ def test_the_suite_of_the_package_is_valid_in_every_size(size):
 def test_a_file_is_read(tmp_path):
     (block,) = suites.load_suite(declared(tmp_path)).blocks
     assert (block.tasks, block.rewards, block.agent, block.seeds) == (("chain",), ("sparse", "dense"), "ppo", 2)
-    assert block.total_timesteps("chain") == 2048  # one update of ppo, which is more than max_steps
+    assert block.total_timesteps("chain") == 1000
     (block,) = suites.load_suite(declared(tmp_path, more="core = { steps = 0.5 }"), "core").blocks
     assert (block.seeds, block.total_timesteps("chain")) == (3, 30_000)
     (block,) = suites.load_suite(declared(tmp_path), "core").blocks
@@ -89,7 +89,8 @@ def comparison(task, finals, distances=None):
 GENERATOR = np.random.default_rng(0)
 RESULTS = {
     "a/chain": comparison(
-        "chain", {"sparse": GENERATOR.normal(0, 1, 8), "good": GENERATOR.normal(5, 1, 8), "bad": GENERATOR.normal(-5, 1, 8)},
+        "chain",
+        {"sparse": GENERATOR.normal(0, 1, 8), "good": GENERATOR.normal(5, 1, 8), "bad": GENERATOR.normal(-5, 1, 8)},
         {"sparse": (0.0, 0.0), "good": (0.3, 0.1), "bad": (1.2, 0.9)},
     ),
     "b/cliff": comparison(
@@ -149,7 +150,8 @@ def test_rank_correlations_are_those_of_scipy(judged):
 
 def test_the_page_says_what_the_sentences_say(judged):
     page = suites.render(judged)
-    assert suites.sentences(judged)[0].startswith("good beats sparse in 9") or "good beats sparse in 100" in page
+    assert suites.sentences(judged)[0].startswith("good beats sparse in ")
+    assert suites.sentences(judged)[0].split(" (")[0] in page
     assert '<a href="b/cliff/report.html">b/cliff</a>' in page
     assert "performance profiles" in page
 
