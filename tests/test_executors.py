@@ -138,9 +138,7 @@ def test_two_nodes_of_ray_give_the_same_numbers_and_may_be_lost(here, cluster, t
                     cluster.remove_node(lost[0], allow_graceful=False)
                 yield record
 
-    results = compare(
-        "chain", ["sparse", "shaping"], out=tmp_path / "b", executor=Watched(cluster.address, num_cpus=1), **ARGS
-    )
+    results = compare("chain", ["sparse", "shaping"], out=tmp_path / "b", executor=Watched(cluster.address), **ARGS)
     assert len(lost) == 1
     same(here, results)
 
