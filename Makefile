@@ -13,7 +13,7 @@ DEMO ?= --task four_rooms key_door mountain_car --rewards sparse dense shaping m
 BENCH ?=
 
 EXTRAS_core :=
-EXTRAS_test := [dev,sb3,sbx,jaxenvs,mujoco,robotics,minihack,minigrid,video,notebooks]
+EXTRAS_test := [dev,sb3,sbx,jaxenvs,mujoco,robotics,minihack,minigrid,video,data,ray,notebooks]
 EXTRAS_docs := [docs]
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

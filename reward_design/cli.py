@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
+from reward_design.experiments.commands import Export, Merge
+
 _TRACEBACK = "REWARD_DESIGN_TRACEBACK"
 
 
@@ -26,10 +28,16 @@ class Compare:
       reward-design compare --task four_rooms --rewards sparse shaping misaligned --seeds 6
 
       reward-design compare --task four_rooms key_door --rewards sparse my_module:my_reward --out results/mine
+
+      reward-design compare --suite core --size smoke --out results/suite
     """
 
-    task: Annotated[tuple[str, ...], arg(aliases=["--tasks"], metavar="NAME [NAME ...]")]
+    task: Annotated[tuple[str, ...], arg(aliases=["--tasks"], metavar="NAME [NAME ...]")] = ()
     """Names of tasks (see `reward-design list`)."""
+    suite: Annotated[str | None, arg(metavar="NAME")] = None
+    """In place of tasks, designs, agent and seeds: a suite that declares all (`core`), or a .toml file."""
+    size: str = "smoke"
+    """Of the suite: smoke takes minutes, core a night, full a cluster."""
     rewards: Annotated[tuple[str, ...], arg(aliases=["--reward"], metavar="NAME [NAME ...]")] = (
         "sparse",
         "dense",
@@ -58,6 +66,12 @@ class Compare:
     """Differences of the factors that decide nothing, in standard deviations."""
     extend: bool = False
     """Add tasks and designs to the comparison that --out holds."""
+    executor: str = "here"
+    """Where units are trained: `here`, one after the other on all cores; `processes`, several at a time; `ray`."""
+    workers: int = 2
+    """Worker processes of --executor processes."""
+    address: Annotated[str | None, arg(metavar="HOST:PORT")] = None
+    """Cluster of --executor ray: `auto`, or host:port; without it one is started on this machine."""
     quiet: bool = False
     """No progress bar."""
 
@@ -66,17 +80,33 @@ class Compare:
         from reward_design.agents import use_all_cores
 
         use_all_cores()
-        from reward_design.experiments import budgets, compare, terminal
+        from reward_design.experiments import budgets, compare, executors, terminal
         from reward_design.experiments.ranked_design import with_ranking
 
+        executor = executors.executor(self.executor, workers=self.workers, address=self.address)
+        if self.suite is not None:
+            return self._run_suite(executor, command)
+        if not self.task:
+            raise ValueError("expected tasks to compare designs on; name them with --task, or a suite with --suite.")
         rewards = with_ranking(self.rewards, self.factors, self.margins)
         results = compare(
             list(self.task), list(rewards), auxiliary=self.auxiliary, agent=self.agent, seeds=self.seeds,
             out=self.out, total_timesteps=self.total_timesteps, config=budgets.assignments(self.set),
             overwrite=self.overwrite, extend=self.extend, progress=not self.quiet, command=command,
+            executor=executor,
         )  # fmt: skip
         terminal.show(results)
         return 1 if results.failed else 0
+
+    def _run_suite(self, executor: Any, command: str) -> int:
+        from reward_design.experiments import suites, terminal
+
+        if self.task:
+            raise ValueError("a suite brings its tasks; leave --task or --suite out.")
+        suite = suites.load_suite(self.suite or "", self.size)
+        judged = suites.compare_suite(suite, out=self.out, executor=executor, progress=not self.quiet, command=command)
+        terminal.show_suite(judged)
+        return 1 if any(found.failed for found in judged.results.values()) else 0
 
 
 @dataclass(frozen=True)
@@ -330,7 +360,7 @@ class Report:
 
 COMMANDS: dict[str, type] = {
     "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
-    "report": Report,
+    "report": Report, "merge": Merge, "export": Export,
 }  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
@@ -340,6 +370,8 @@ _Overview = (
     | Annotated[Audit, subcommand("audit", description="ask whether a design is still the task, write a page")]
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
+    | Annotated[Merge, subcommand("merge", description="put the comparisons of several machines into one folder")]
+    | Annotated[Export, subcommand("export", description="write results as CSV or Parquet")]
 )
 
 DESCRIPTION = """Rewards for reinforcement learning: written once, compared by what they lead to.

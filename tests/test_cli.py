@@ -83,7 +83,9 @@ def test_bad_requests_get_one_sentence_and_code_2(words, sentence, tmp_path, cap
 
 
 def test_unknown_options_get_code_2(capsys):
-    for words in (["compare"], ["compare", "--task", "chain", "--seds", "3"], ["compar"], []):
+    assert cli.main(["compare"]) == 2
+    assert "name them with --task, or a suite with --suite" in capsys.readouterr().err
+    for words in (["compare", "--task", "chain", "--seds", "3"], ["compar"], []):
         with pytest.raises(SystemExit) as stop:
             cli.main(words)
         assert stop.value.code == 2

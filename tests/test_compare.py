@@ -11,11 +11,11 @@ import reward_design as rd
 from reward_design.agents import q_learning
 from reward_design.constructors import pointwise
 from reward_design.envs import task
-from reward_design.experiments import compare, comparison, maps
-from reward_design.experiments.comparison import summary
+from reward_design.experiments import compare, maps, units
 from reward_design.experiments.provenance import fingerprint
 from reward_design.experiments.results import Results
 from reward_design.experiments.store import FILE, StoreError
+from reward_design.experiments.units import summary
 
 SMALL: dict = {"num_envs": 4, "num_steps": 32}
 ARGS = {"agent": "q_learning", "seeds": 3, "total_timesteps": 512, "config": SMALL, "progress": False, "report": False}
@@ -83,7 +83,7 @@ def test_finished_units_are_not_computed_again_and_failed_ones_are(results, fold
         trained.append(reward.name)
         raise FloatingPointError("still broken")
 
-    monkeypatch.setattr(comparison, "train_seeds", counting)
+    monkeypatch.setattr(units, "train_seeds", counting)
     before = len(results.records)
     again = compare("chain", designs, out=folder, **ARGS)
     assert trained == ["broken"]
@@ -93,7 +93,7 @@ def test_finished_units_are_not_computed_again_and_failed_ones_are(results, fold
 
 
 def test_an_interrupt_loses_only_the_unit_under_way(tmp_path, monkeypatch):
-    train_seeds, trained = comparison.train_seeds, []
+    train_seeds, trained = units.train_seeds, []
 
     def interrupted(learner, config, env, reward, *args, **kwargs):
         trained.append(reward.name)
@@ -101,19 +101,19 @@ def test_an_interrupt_loses_only_the_unit_under_way(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return train_seeds(learner, config, env, reward, *args, **kwargs)
 
-    monkeypatch.setattr(comparison, "train_seeds", interrupted)
+    monkeypatch.setattr(units, "train_seeds", interrupted)
     args = {**ARGS, "out": tmp_path}
     with pytest.raises(KeyboardInterrupt):
         compare("chain", ["sparse", "dense"], **args)
     assert list(Results.load(tmp_path).done) == [("chain", "sparse")]
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes() + b'{"kind":"unit","ta')
-    monkeypatch.setattr(comparison, "train_seeds", train_seeds)
+    monkeypatch.setattr(units, "train_seeds", train_seeds)
     results = compare("chain", ["sparse", "dense"], **args)
     assert [r["reward"] for r in results.records if r["kind"] == "unit"] == ["sparse", "dense"]
 
 
 def test_another_configuration_is_refused(results, folder, designs, monkeypatch):
-    monkeypatch.setattr(comparison, "train_seeds", forbidden)
+    monkeypatch.setattr(units, "train_seeds", forbidden)
     before = (folder / FILE).read_bytes()
     with pytest.raises(StoreError, match=r"seeds \[0 1 2\] there, 0..4 here"):
         compare("chain", designs, out=folder, **{**ARGS, "seeds": 5})
@@ -127,7 +127,7 @@ def test_another_configuration_is_refused(results, folder, designs, monkeypatch)
 
 
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "train_seeds", forbidden)
+    monkeypatch.setattr(units, "train_seeds", forbidden)
     out = tmp_path / "new"
     wide = pointwise("wide", lambda t: jnp.ones((*t.reward.shape, 2)))
     whole = pointwise("whole", lambda t: jnp.ones_like(t.reward, dtype=int))
@@ -160,13 +160,13 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, monkeypatch):
 def test_extend_adds_without_computing_the_old_again(tmp_path, monkeypatch):
     args = {**ARGS, "out": tmp_path}
     compare("chain", "sparse", **args)
-    train_seeds, trained = comparison.train_seeds, []
+    train_seeds, trained = units.train_seeds, []
 
     def counting(learner, config, env, reward, *rest, **kwargs):
         trained.append((env.name, reward.name))
         return train_seeds(learner, config, env, reward, *rest, **kwargs)
 
-    monkeypatch.setattr(comparison, "train_seeds", counting)
+    monkeypatch.setattr(units, "train_seeds", counting)
     results = compare("chain", "dense", extend=True, **args)
     assert trained == [("chain", task("chain").dense_reward.name)]
     assert results.rewards == ("sparse", "dense")

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from reward_design.experiments import plots, report
-from reward_design.experiments.comparison import summary
 from reward_design.experiments.results import Results, curve_band
+from reward_design.experiments.units import summary
 
 SEEDS, UPDATES = 4, 30
 META = {"versions": {"jax": "0.10"}, "device": "2 x cpu (test)", "commit": None, "time": "2026-01-01T00:00:00+00:00"}

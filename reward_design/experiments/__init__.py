@@ -1,6 +1,8 @@
 """Experiments: compare reward designs by what they lead to.
 
 ``compare`` trains and judges; ``Results`` reads what it left; ``DESIGNS`` names the designs that every task knows.
+``Processes`` and ``RayCluster`` train on many cores or machines, ``merge`` puts their folders together, ``frame`` and
+``export`` give the results to other tools.
 ``load_run`` reads what ``train`` left; ``evaluate`` and ``play`` show what a policy does.
 """
 
@@ -9,25 +11,52 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reward_design.experiments.comparison import compare
+    from reward_design.experiments.data import export, frame, merge, rows
     from reward_design.experiments.designs import DESIGNS, Design, resolve
     from reward_design.experiments.evaluation import Evaluation, evaluate
+    from reward_design.experiments.executors import Here, Processes, RayCluster
     from reward_design.experiments.playing import play
     from reward_design.experiments.results import Results
     from reward_design.experiments.runs import Run, load_run
 
-__all__ = ["DESIGNS", "Design", "Evaluation", "Results", "Run", "compare", "evaluate", "load_run", "play", "resolve"]
+__all__ = [
+    "DESIGNS",
+    "Design",
+    "Evaluation",
+    "Here",
+    "Processes",
+    "RayCluster",
+    "Results",
+    "Run",
+    "compare",
+    "evaluate",
+    "export",
+    "frame",
+    "load_run",
+    "merge",
+    "play",
+    "resolve",
+    "rows",
+]
 
 _HOMES = {
     "DESIGNS": "designs",
     "Design": "designs",
     "Evaluation": "evaluation",
+    "Here": "executors",
+    "Processes": "executors",
+    "RayCluster": "executors",
     "Results": "results",
     "Run": "runs",
     "compare": "comparison",
     "evaluate": "evaluation",
+    "export": "data",
+    "frame": "data",
     "load_run": "runs",
+    "merge": "data",
     "play": "playing",
     "resolve": "designs",
+    "rows": "data",
 }
 
 

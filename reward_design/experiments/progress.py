@@ -35,8 +35,9 @@ class Progress:
         self.bar = Bar(*columns, console=self.console, disable=not (self.enabled and self.console.is_terminal))
         total = sum(_steps(plan) * num_seeds for plan in plans)
         self.row = self.bar.add_task("", total=total, runs=self._runs(), speed="")
-        self.done = self.before = 0
-        self.started = self.tick = time.perf_counter()
+        self.steps: dict[Any, int] = {}
+        self.started: dict[Any, float] = {}
+        self.done, self.tick = 0, time.perf_counter()
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -46,28 +47,29 @@ class Progress:
         self.bar.stop()
 
     def begin(self, plan: Any) -> None:
-        """A unit starts (compiling comes first)."""
-        self.before, self.started = self.done, time.perf_counter()
-        self.tick = self.started
+        """A unit starts (compiling comes first), perhaps beside others, perhaps again."""
+        self.steps[plan.name], self.started[plan.name] = 0, time.perf_counter()
+        self.tick = self.started[plan.name]
         self.bar.update(self.row, description=" · ".join(plan.name), speed="compiling")
 
     def advance(self, plan: Any, steps: int) -> None:
         """Each run of the unit has done ``steps`` environment steps."""
-        now = time.perf_counter()
-        done = self.before + steps * self.num_seeds
+        self.steps[plan.name] = steps * self.num_seeds
+        now, done = time.perf_counter(), sum(self.steps.values())
         speed = (done - self.done) / max(now - self.tick, 1e-9)
         self.done, self.tick = done, now
-        self.bar.update(self.row, completed=done, speed=f"{_si(speed)} steps/s")
+        self.bar.update(self.row, description=" · ".join(plan.name), completed=done, speed=f"{_si(speed)} steps/s")
 
     def end(self, plan: Any, failed: str = "") -> None:
         """The unit is finished, or failed for a reason."""
-        self.done = self.before + _steps(plan) * self.num_seeds
+        self.steps[plan.name] = _steps(plan) * self.num_seeds
+        self.done = sum(self.steps.values())
         self.runs_done += self.num_seeds
         self.bar.update(self.row, completed=self.done, runs=self._runs())
         if failed and self.enabled:
             self.console.print(f"[red]failed[/red] {' · '.join(plan.name)}: {failed}", soft_wrap=True, highlight=False)
         elif self.enabled and not self.console.is_terminal:
-            seconds = time.perf_counter() - self.started
+            seconds = time.perf_counter() - self.started[plan.name]
             speed = _si(_steps(plan) * self.num_seeds / seconds)
             line = f"{' · '.join(plan.name)}: {self._runs()}, {seconds:.1f} s, {speed} steps/s with compiling"
             self.console.print(line, soft_wrap=True, highlight=False)

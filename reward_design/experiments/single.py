@@ -19,12 +19,12 @@ from reward_design.agents import base, checkpoint, policy_files, sb3, train_seed
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
 from reward_design.experiments import alignment, budgets, designs, single_sb3
-from reward_design.experiments.comparison import summary
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
 from reward_design.experiments.ranked_design import starved_note
 from reward_design.experiments.runs import CHECKPOINTS
 from reward_design.experiments.store import Store
+from reward_design.experiments.units import summary
 
 NUM_EPISODES = 32
 """Episodes of the evaluation after training."""

@@ -11,10 +11,10 @@ import numpy as np
 from reward_design.agents import sb3
 from reward_design.core import Reward
 from reward_design.envs.base import Task
-from reward_design.experiments.comparison import summary
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import Store
+from reward_design.experiments.units import summary
 
 MODEL, MOMENTS = "model.zip", "vecnormalize.pkl"
 """What ``--out`` holds: the algorithm for its ``load``, and ``VecNormalize`` where the agent learned with it."""

@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from reward_design.experiments import alignment, plots, report
+from reward_design.experiments import alignment, plots, report, suites
 from reward_design.experiments.results import Results, Row
+from reward_design.experiments.suites import Verdict
 
 
 def console() -> Console:
@@ -31,6 +32,17 @@ def show(results: Results) -> None:
         out.print(f"[red]failed[/red] {escape(reward)} on {escape(task)}: {escape(unit.reason)}", highlight=False)
     if results.report:
         out.print(f"\nReport: {Path(results.report).resolve()}", soft_wrap=True, highlight=False)
+
+
+def show_suite(judged: Verdict) -> None:
+    """Print what a suite found, and where its page lies."""
+    out = console()
+    for sentence in suites.sentences(judged):
+        out.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+    for name, found in judged.results.items():
+        for (_, reward), unit in found.failed.items():
+            out.print(f"[red]failed[/red] {escape(reward)} on {escape(name)}: {escape(unit.reason)}", highlight=False)
+    out.print(f"\nReport: {Path(judged.report or '').resolve()}", soft_wrap=True, highlight=False)
 
 
 def final_table(results: Results) -> Table:

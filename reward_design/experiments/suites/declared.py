@@ -1,0 +1,168 @@
+"""What a suite file says, checked name by name before anything runs."""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reward_design import envs
+from reward_design._names import suggestion
+from reward_design.agents import agent as find_agent
+from reward_design.agents import sb3
+from reward_design.experiments import budgets, designs
+
+FOLDER = Path(__file__).parent
+_SIZE_KEYS = ("seeds", "steps", "max_steps")
+_BLOCK_KEYS = ("tasks", "rewards", "agent", "sizes")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One comparison of a suite in one size.
+
+    Attributes:
+        name: of its folder.
+        tasks: names.
+        rewards: names of designs, or ``module:attribute``.
+        agent: that learns, where a design brings none.
+        seeds: runs per task and design.
+        steps: share of each task's budget.
+        max_steps: at most that many environment steps per run, None for no limit.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    rewards: tuple[str, ...]
+    agent: str
+    seeds: int
+    steps: float
+    max_steps: int | None
+
+    def total_timesteps(self, task: str) -> int | None:
+        """Environment steps of a run, None for the whole budget of the task; at least one update."""
+        settings = budgets.settings(find_agent(self.agent), envs.task(task))
+        wanted = int(settings.total_timesteps * self.steps)
+        wanted = min(wanted, self.max_steps) if self.max_steps else wanted
+        if wanted >= settings.total_timesteps:
+            return None
+        return wanted if isinstance(find_agent(self.agent), sb3.SB3Agent) else max(wanted, settings.steps_per_update)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite in one size.
+
+    Attributes:
+        name: of the suite, or of its file.
+        size: of the suite.
+        description: one line.
+        blocks: its comparisons.
+    """
+
+    name: str
+    size: str
+    description: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def num_runs(self) -> int:
+        """Trained agents."""
+        return sum(len(b.tasks) * len(b.rewards) * b.seeds for b in self.blocks)
+
+
+def list_suites() -> tuple[str, ...]:
+    """Names of the suites that come with the package.
+
+    Example:
+        >>> list_suites()
+        ('core',)
+    """
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load_suite(suite: str | os.PathLike[str], size: str = "smoke") -> Suite:
+    """Read a suite by its name, or from a file that ends in ``.toml``.
+
+    Args:
+        suite: a name of :func:`list_suites`, or a path.
+        size: one of the sizes that it declares.
+
+    Raises:
+        ValueError: for a name that nothing has (suite, size, task, design, agent, key), with the nearest one.
+
+    Example:
+        >>> [block.name for block in load_suite("core", "smoke").blocks]
+        ['quick']
+    """
+    path = Path(suite) if str(suite).endswith(".toml") else FOLDER / f"{suite}.toml"
+    if not path.is_file():
+        known = list_suites()
+        raise ValueError(
+            f"unknown suite {str(suite)!r}{suggestion(str(suite), known)} Known: {', '.join(known)}, or a file that "
+            "ends in .toml."
+        )
+    try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is not valid TOML: {error}.") from error
+    _known("key", text, ("description", "sizes", "blocks"), path.name)
+    sizes = text.get("sizes", {})
+    if size not in sizes:
+        raise ValueError(f"{path.name} has no size {size!r}{suggestion(size, sizes)} It has: {', '.join(sizes)}.")
+    everything = [
+        _block(path.name, name, declared, sizes, size) for name, declared in text.get("blocks", {}).items()
+    ]  # all are checked, also those that this size leaves out
+    blocks = tuple(block for block in everything if block is not None)
+    if not blocks:
+        raise ValueError(f"{path.name} has no block of size {size!r}; add one under [blocks.NAME].")
+    return Suite(path.stem, size, text.get("description", ""), blocks)
+
+
+def folder(name: str) -> str:
+    """Where the comparison ``block/task`` lies in the folder of a suite.
+
+    Example:
+        >>> folder("host/minihack/Room-5x5")
+        'host/minihack-Room-5x5'
+    """
+    block, _, task = name.partition("/")
+    return f"{block}/{task.replace('/', '-')}"
+
+
+def _block(file: str, name: str, declared: Mapping[str, Any], sizes: Mapping[str, Any], size: str) -> Block | None:
+    where = f"{file}, block {name!r}"
+    _known("key", declared, (*_BLOCK_KEYS, *sizes), where)
+    _known("size", declared.get("sizes", ()), sizes, where)
+    for key in ("tasks", "rewards"):
+        if not declared.get(key):
+            raise ValueError(f"{where}: expected a list of names under {key!r}, got {declared.get(key)!r}.")
+    agent = declared.get("agent", "ppo")
+    try:
+        find_agent(agent)
+        for task in declared["tasks"]:
+            found = envs.task(task)
+            for reward in declared["rewards"]:
+                designs.resolve(reward, found)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    settings = {**sizes[size], **declared.get(size, {})}
+    _known("setting", settings, _SIZE_KEYS, where)
+    if size not in declared.get("sizes", sizes):
+        return None
+    seeds, steps = settings.get("seeds", 1), settings.get("steps", 1.0)
+    if not (isinstance(seeds, int) and seeds >= 1) or not 0 < steps <= 1:
+        raise ValueError(f"{where}: seeds must be at least 1 and steps in (0, 1], got {seeds} and {steps}.")
+    return Block(
+        name, tuple(declared["tasks"]), tuple(declared["rewards"]), agent, seeds, steps, settings.get("max_steps")
+    )
+
+
+def _known(what: str, given: Iterable[str], options: Iterable[str], where: str) -> None:
+    options = tuple(options)
+    for name in given:
+        if name not in options:
+            raise ValueError(
+                f"{where}: unknown {what} {name!r}{suggestion(name, options)} Known: {', '.join(options)}."
+            )

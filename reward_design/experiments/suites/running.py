@@ -1,0 +1,48 @@
+"""Run a suite: one comparison per block and length of runs, resumable at any point."""
+
+import os
+from pathlib import Path
+
+from reward_design.experiments.comparison import compare
+from reward_design.experiments.executors import Executor
+from reward_design.experiments.results import Results
+from reward_design.experiments.suites.declared import Block, Suite, folder
+from reward_design.experiments.suites.verdict import Verdict, verdict, write
+
+
+def compare_suite(
+    suite: Suite,
+    *,
+    out: str | os.PathLike[str] = "results/suite",
+    executor: Executor | None = None,
+    progress: bool = True,
+    command: str | None = None,
+) -> Verdict:
+    """Train everything that a suite declares, and judge the designs over all of it.
+
+    Every task has a folder ``out/<block>/<task>`` with records and report; what is finished there is not computed
+    again. ``out/report.html`` is the verdict over all of them.
+
+    Args:
+        suite: of :func:`load_suite`.
+        out: folder.
+        executor: where units are trained; by default here.
+        progress: show progress bars.
+        command: how to run this again, for the reports.
+
+    Returns:
+        The verdict; its ``report`` is where the page lies.
+    """
+    found = {
+        f"{block.name}/{task}": _run(block, task, Path(out), executor, progress, command)
+        for block in suite.blocks
+        for task in block.tasks
+    }
+    return write(verdict(found, suite), out)
+
+
+def _run(block: Block, task: str, out: Path, executor: Executor | None, progress: bool, command: str | None) -> Results:
+    return compare(
+        task, list(block.rewards), agent=block.agent, seeds=block.seeds, total_timesteps=block.total_timesteps(task),
+        out=out / folder(f"{block.name}/{task}"), executor=executor, progress=progress, command=command,
+    )  # fmt: skip

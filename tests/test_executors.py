@@ -1,0 +1,149 @@
+"""Units in worker processes and on Ray: the same numbers, and nothing lost when a worker, a node or the driver dies."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reward_design.experiments import Here, Processes, RayCluster, compare
+from reward_design.experiments.executors import executor
+from tests.deadly import MARKER
+
+ARGS = {
+    "agent": "q_learning",
+    "seeds": 2,
+    "total_timesteps": 512,
+    "config": {"num_envs": 4, "num_steps": 16},
+    "progress": False,
+    "report": False,
+}
+
+
+def same(ours, theirs):
+    assert sorted(ours.done) == sorted(theirs.done)
+    for name, unit in ours.done.items():
+        np.testing.assert_array_equal(unit.curve()[1], theirs.done[name].curve()[1])
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return compare("chain", ["sparse", "shaping"], out=tmp_path_factory.mktemp("here"), **ARGS)
+
+
+def test_worker_processes_give_the_same(here, tmp_path):
+    results = compare("chain", ["sparse", "shaping"], out=tmp_path, executor=Processes(2), **ARGS)
+    same(here, results)
+
+
+def test_a_unit_whose_worker_was_killed_is_trained_again(here, tmp_path, monkeypatch):
+    monkeypatch.setenv(MARKER, str(tmp_path / "killed"))
+    rewards = {"sparse": "tests.deadly:once", "shaping": "shaping"}
+    results = compare("chain", rewards, out=tmp_path / "out", executor=Processes(1), **ARGS)
+    assert (tmp_path / "killed").exists()
+    same(here, results)
+
+
+def test_a_unit_that_always_kills_its_worker_fails_alone(tmp_path):
+    rewards = {"dying": "tests.deadly:always", "sparse": "sparse"}
+    results = compare("chain", rewards, out=tmp_path, executor=Processes(1, retries=1), **ARGS)
+    assert list(results.done) == [("chain", "sparse")]
+    assert re.search(r"its worker process was ended by SIGKILL \(2 times\)", results.failed["chain", "dying"].reason)
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the process table of Linux")
+def test_workers_end_with_a_driver_that_was_killed(tmp_path):
+    script = (
+        "from reward_design.experiments import Processes, compare\n"
+        f"compare('chain', 'sparse', seeds=1, total_timesteps=10**9, out={str(tmp_path)!r}, agent='q_learning', "
+        "progress=False, report=False, executor=Processes(1))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        deadline = time.monotonic() + 120
+        while not (found := children(driver.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert found
+        driver.kill()
+        driver.wait()
+        while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in found):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def _state(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return "Z"
+
+
+def test_executors_by_name():
+    assert executor("here") == Here()
+    assert executor("processes", workers=3) == Processes(3)
+    assert executor("ray", address="auto") == RayCluster("auto")
+    with pytest.raises(ValueError, match="unknown executor 'proceses'; did you mean 'processes'"):
+        executor("proceses")
+    with pytest.raises(ValueError, match="--address is for --executor ray, got --executor here"):
+        executor("here", address="auto")
+    with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
+        Processes(0)
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Two nodes of Ray on this machine, with one core each."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_nodes_of_ray_give_the_same_numbers_and_may_be_lost(here, cluster, tmp_path):
+    import ray
+
+    results = compare("chain", ["sparse", "shaping"], out=tmp_path / "a", executor=RayCluster(cluster.address), **ARGS)
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+    same(here, results)
+    lost = []
+
+    class Watched(RayCluster):
+        def run(self, plans, seeds, bar):
+            for record in super().run(plans, seeds, bar):
+                if not lost:
+                    lost.append(cluster.list_all_nodes()[-1])
+                    cluster.remove_node(lost[0], allow_graceful=False)
+                yield record
+
+    results = compare("chain", ["sparse", "shaping"], out=tmp_path / "b", executor=Watched(cluster.address), **ARGS)
+    assert len(lost) == 1
+    same(here, results)
+
+
+def test_a_ray_that_does_not_answer_is_named():
+    pytest.importorskip("ray")
+    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 'auto' .* `ray start --head`"):
+        RayCluster("auto").connect()

@@ -1,0 +1,168 @@
+"""Suites: what a file may say, and the statistics over all of its comparisons against loops."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reward_design.experiments import Results, suites
+from reward_design.experiments.suites.verdict import normalised
+
+FILE = """
+description = "two"
+[sizes]
+smoke = {{ seeds = 2, steps = 0.5, max_steps = 1000 }}
+core = {{ seeds = 3 }}
+[blocks.one]
+tasks = ["chain"]
+rewards = ["sparse", "{reward}"]
+{more}
+"""
+
+
+def declared(tmp_path, reward="dense", more=""):
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE.format(reward=reward, more=more))
+    return path
+
+
+@pytest.mark.parametrize("size", ["smoke", "core", "full"])
+def test_the_suite_of_the_package_is_valid_in_every_size(size):
+    suite = suites.load_suite("core", size)
+    assert suite.num_runs > 0
+    assert {"smoke", "core"} & {suite.size} or suite.num_runs > suites.load_suite("core", "core").num_runs
+
+
+def test_a_file_is_read(tmp_path):
+    (block,) = suites.load_suite(declared(tmp_path)).blocks
+    assert (block.tasks, block.rewards, block.agent, block.seeds) == (("chain",), ("sparse", "dense"), "ppo", 2)
+    assert block.total_timesteps("chain") == 1000
+    (block,) = suites.load_suite(declared(tmp_path, more="core = { steps = 0.5 }"), "core").blocks
+    assert (block.seeds, block.total_timesteps("chain")) == (3, 30_000)
+    (block,) = suites.load_suite(declared(tmp_path), "core").blocks
+    assert block.total_timesteps("chain") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "message"),
+    [
+        ({"reward": "spares"}, "smoke", "block 'one': unknown reward 'spares'; did you mean 'sparse'"),
+        ({"more": "agent = 'pppo'"}, "smoke", "block 'one': .*did you mean 'ppo'"),
+        ({"more": "seed = 3"}, "smoke", "block 'one': unknown key 'seed'; did you mean"),
+        ({"more": "sizes = ['cores']"}, "smoke", "unknown size 'cores'; did you mean 'core'"),
+        ({"more": "smoke = { step = 0.1 }"}, "smoke", "unknown setting 'step'; did you mean 'steps'"),
+        ({"more": "smoke = { steps = 2.0 }"}, "smoke", r"steps in \(0, 1\], got 2 and 2.0"),
+        ({"more": "sizes = ['core']"}, "smoke", "has no block of size 'smoke'"),
+        ({}, "smok", "has no size 'smok'; did you mean 'smoke'"),
+        ({"more": "= 3"}, "smoke", "not valid TOML"),
+    ],
+)
+def test_what_a_file_gets_wrong_is_named(tmp_path, settings, size, message):
+    with pytest.raises(ValueError, match=message):
+        suites.load_suite(declared(tmp_path, **settings), size)
+
+
+def test_an_unknown_suite_is_named():
+    with pytest.raises(ValueError, match="unknown suite 'coree'; did you mean 'core'"):
+        suites.load_suite("coree")
+
+
+def comparison(task, finals, distances=None):
+    """Results of a task with the true returns of designs, and exact distances and regrets of some."""
+    records = [{"kind": "comparison", "identity": {"agent": "ppo", "tasks": [task], "rewards": list(finals)}}]
+    for reward, final in finals.items():
+        records.append(
+            {"kind": "unit", "task": task, "reward": reward, "status": "done", "seeds": list(range(len(final))),
+             "final": {"true_return": list(final)}}
+        )  # fmt: skip
+    if distances:
+        names = ["true reward", *distances]
+        matrix = np.zeros((len(names), len(names)))
+        matrix[0, 1:] = matrix[1:, 0] = [d for d, _ in distances.values()]
+        regret = {name: r for name, (_, r) in distances.items()}
+        records.append({"kind": "exact", "task": task, "names": names, "matrix": matrix.tolist(), "regret": regret,
+                        "reason": None})  # fmt: skip
+    return Results(records)
+
+
+GENERATOR = np.random.default_rng(0)
+RESULTS = {
+    "a/chain": comparison(
+        "chain",
+        {"sparse": GENERATOR.normal(0, 1, 8), "good": GENERATOR.normal(5, 1, 8), "bad": GENERATOR.normal(-5, 1, 8)},
+        {"sparse": (0.0, 0.0), "good": (0.3, 0.1), "bad": (1.2, 0.9)},
+    ),
+    "b/cliff": comparison(
+        "cliff", {"sparse": GENERATOR.normal(0, 1, 8), "good": GENERATOR.normal(4, 1, 8)},
+        {"sparse": (0.1, 0.3), "good": (0.5, 0.2)},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def judged():
+    return suites.verdict(RESULTS, suites.load_suite("core", "core"))
+
+
+def test_scores_are_between_the_worst_and_the_best_design(judged):
+    scores = normalised(RESULTS)
+    middle = {key: np.sort(value)[2:6].mean() for key, value in scores.items()}
+    np.testing.assert_allclose(middle["a/chain", "bad"], 0, atol=0.1)
+    np.testing.assert_allclose(middle["a/chain", "good"], 1, atol=0.1)
+    raw = {r: RESULTS["a/chain"].done["chain", r].final() for r in ("sparse", "good", "bad")}
+    low, high = (np.sort(raw[r])[2:6].mean() for r in ("bad", "good"))
+    np.testing.assert_allclose(scores["a/chain", "sparse"], np.clip((raw["sparse"] - low) / (high - low), 0, 1))
+
+
+def test_lines_say_who_helped_where(judged):
+    lines = {line.reward: line for line in judged.lines}
+    assert lines["sparse"].improvement is None
+    assert lines["good"].helped == ("a/chain", "b/cliff")
+    assert lines["good"].harmed == ()
+    assert lines["bad"].harmed == ("a/chain",)
+    assert (lines["good"].num_tasks, lines["bad"].num_tasks) == (2, 1)
+    scores = normalised(RESULTS)
+    wins = [
+        np.mean([(x > y) + (x == y) / 2 for x, y in itertools.product(scores[n, "good"], scores[n, "sparse"])])
+        for n in RESULTS
+    ]
+    np.testing.assert_allclose(lines["good"].improvement.value, np.mean(wins))
+
+
+def test_profiles_are_shares_of_runs(judged):
+    levels, shares = judged.profiles
+    scores = normalised(RESULTS)
+    expected = np.mean([np.mean(scores[n, "good"] > levels[70]) for n in RESULTS])
+    np.testing.assert_allclose(shares["good"][70], expected)
+    assert (np.diff(shares["good"]) <= 0).all()
+
+
+def test_rank_correlations_are_those_of_scipy(judged):
+    distance, regret = [0.0, 0.3, 1.2, 0.1, 0.5], [0.0, 0.1, 0.9, 0.3, 0.2]
+    found = judged.correlations["regret"]
+    np.testing.assert_allclose(found.value, stats.spearmanr(distance, regret).statistic)
+    assert found.low < found.value < found.high
+    assert judged.correlations["loss"] is not None
+    few = suites.verdict({"a/chain": RESULTS["a/chain"]}, judged.suite)
+    assert few.correlations["regret"] is None
+
+
+def test_the_page_says_what_the_sentences_say(judged):
+    page = suites.render(judged)
+    assert suites.sentences(judged)[0].startswith("good beats sparse in ")
+    assert suites.sentences(judged)[0].split(" (")[0] in page
+    assert '<a href="b/cliff/report.html">b/cliff</a>' in page
+    assert "performance profiles" in page
+
+
+@pytest.mark.slow
+def test_a_suite_runs_and_is_not_computed_again(tmp_path):
+    suite = suites.load_suite(declared(tmp_path, more="agent = 'q_learning'"))
+    first = suites.compare_suite(suite, out=tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "one" / "chain" / "report.html").is_file()
+    again = suites.compare_suite(suite, out=tmp_path / "out", progress=False)
+    ours, theirs = first.results["one/chain"], again.results["one/chain"]
+    assert len(theirs.records) == len(ours.records)
+    np.testing.assert_array_equal(ours.done["chain", "dense"].final(), theirs.done["chain", "dense"].final())
