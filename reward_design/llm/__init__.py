@@ -1,8 +1,18 @@
-"""Rewards from language models."""
+"""Rewards from language models. Modules are imported when a name of theirs is used: the command line starts at once."""
 
-from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
-from reward_design.llm.models import Answer, ChatModel, chat_model
-from reward_design.llm.outcomes import OUTCOMES, CacheMissError, ModelError, Retry
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
+    from reward_design.llm.models import Answer, ChatModel, chat_model
+    from reward_design.llm.outcomes import OUTCOMES, CacheMissError, ModelError, Retry
+
+_WHERE = {
+    "budget": ("Budget", "BudgetExceeded", "Price", "Usage"),
+    "models": ("Answer", "ChatModel", "chat_model"),
+    "outcomes": ("OUTCOMES", "CacheMissError", "ModelError", "Retry"),
+}
 
 __all__ = [
     "OUTCOMES",
@@ -17,3 +27,10 @@ __all__ = [
     "Usage",
     "chat_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _WHERE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"reward_design.llm.{module}"), name)
+    raise AttributeError(f"module 'reward_design.llm' has no attribute {name!r}")
