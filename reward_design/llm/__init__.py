@@ -4,11 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reward_design.llm.annotate_calm import Annotations, annotate
     from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
     from reward_design.llm.models import Answer, ChatModel, chat_model
     from reward_design.llm.outcomes import OUTCOMES, CacheMissError, ModelError, Retry
 
 _WHERE = {
+    "annotate_calm": ("Annotations", "annotate"),
     "budget": ("Budget", "BudgetExceeded", "Price", "Usage"),
     "models": ("Answer", "ChatModel", "chat_model"),
     "outcomes": ("OUTCOMES", "CacheMissError", "ModelError", "Retry"),
@@ -16,6 +18,7 @@ _WHERE = {
 
 __all__ = [
     "OUTCOMES",
+    "Annotations",
     "Answer",
     "Budget",
     "BudgetExceeded",
@@ -25,11 +28,13 @@ __all__ = [
     "Price",
     "Retry",
     "Usage",
+    "annotate",
     "chat_model",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    """Import on first use."""
     for module, names in _WHERE.items():
         if name in names:
             return getattr(importlib.import_module(f"reward_design.llm.{module}"), name)
