@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reward_design.llm.annotate_calm import Annotations, annotate
+    from reward_design.llm.annotate_rewards import classification_reward, ranking_reward, retrieval_reward
+    from reward_design.llm.annotate_worker import Labeller
     from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
     from reward_design.llm.models import Answer, ChatModel, chat_model
     from reward_design.llm.outcomes import OUTCOMES, CacheMissError, ModelError, Retry
 
 _WHERE = {
     "annotate_calm": ("Annotations", "annotate"),
+    "annotate_rewards": ("classification_reward", "ranking_reward", "retrieval_reward"),
+    "annotate_worker": ("Labeller",),
     "budget": ("Budget", "BudgetExceeded", "Price", "Usage"),
     "models": ("Answer", "ChatModel", "chat_model"),
     "outcomes": ("OUTCOMES", "CacheMissError", "ModelError", "Retry"),
@@ -24,12 +28,16 @@ __all__ = [
     "BudgetExceeded",
     "CacheMissError",
     "ChatModel",
+    "Labeller",
     "ModelError",
     "Price",
     "Retry",
     "Usage",
     "annotate",
     "chat_model",
+    "classification_reward",
+    "ranking_reward",
+    "retrieval_reward",
 ]
 
 

@@ -168,9 +168,7 @@ def labels(steps: Sequence[Step], subgoals: Mapping[str, Subgoal]) -> np.ndarray
     """
     blind = [name for name, goal in subgoals.items() if not goal.events]
     if blind:
-        raise ValueError(
-            f"sub-goals {blind} have no programmatic labels; give Subgoal(..., events=...) to score them."
-        )
+        raise ValueError(f"sub-goals {blind} have no programmatic labels; give Subgoal(..., events=...) for a score.")
     return np.array([[goal.achieved(step) for goal in subgoals.values()] for step in steps], bool)
 
 
@@ -210,9 +208,10 @@ def score(verdicts: np.ndarray, truth: np.ndarray) -> Score:
     said, right = verdicts[known] > 0.5, truth[known]
     precision, recall, f1 = _f1(said, right)
     pessimist = np.where(known, np.nan_to_num(verdicts) > 0.5, ~truth)
+    accuracy = float((said == right).mean()) if known.any() else 0.0
     return Score(
-        int(known.sum()), int(right.sum()), float((said == right).mean()) if known.any() else 0.0, precision, recall, f1,
-        int((~known).sum()), _f1(pessimist, truth)[2],
+        int(known.sum()), int(right.sum()), accuracy, precision, recall, f1, int((~known).sum()),
+        _f1(pessimist, truth)[2],
     )  # fmt: skip
 
 
