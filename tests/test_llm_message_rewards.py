@@ -1,5 +1,6 @@
 """Rewards from a game's messages against loops written from the papers; the worker beside the learner."""
 
+import functools
 import json
 import threading
 import time
@@ -24,11 +25,13 @@ from reward_design.llm import (
 )
 from reward_design.llm.annotate_keys import digest
 from reward_design.llm.annotate_learning import Fit
+from reward_design.llm.annotate_rewards import CharNetwork
 from reward_design.llm.annotate_worker import as_bytes
 
 TEXTS = ["", "You see here a key.", "It's a wall.", "The door opens.", "You hear a noise.", "g - a key."]
 GOOD = ("key", "door")
 LENGTH = 32
+SMALL = CharNetwork(8)
 TINY = Fit(steps=20, batch_size=16, learning_rate=0.02, first=2)
 
 
@@ -71,7 +74,12 @@ def learn(reward, trajectory, updates=1):
 
 def paid(reward, params, trajectory):
     state = reward.init(jax.random.key(0), jax.tree.map(lambda x: x[0], trajectory))[1]
-    return reward.unroll(params, state, trajectory)[0]
+    return unrolled(reward)(params, state, trajectory)[0]
+
+
+@functools.lru_cache
+def unrolled(reward):
+    return jax.jit(reward.unroll)
 
 
 def naive(trajectory, value, beta):
@@ -98,16 +106,16 @@ def helpful(message):
 # --- rewards ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0, 3.0])
-def test_retrieval_is_the_label_over_the_episodic_count(beta):
-    trajectory, reward = rollout(), retrieval_reward(labeller(), beta=beta, num_messages=8)
+def test_retrieval_is_the_label_over_the_episodic_count():
+    trajectory, reward = rollout(), retrieval_reward(labeller(), num_messages=8)
     params, _, metrics = learn(reward, trajectory)
-    output = paid(reward, params, trajectory)
-    np.testing.assert_allclose(output.reward, naive(trajectory, helpful, beta), rtol=1e-6)
+    assert params["beta"] == 3.0
     assert metrics["labelled"] == len(TEXTS) - 1
-    assert np.asarray(output.reward).max() == 1.0
-    if beta:  # the count matters
-        assert np.abs(output.reward - naive(trajectory, helpful, 0.0)).max() > 0.4
+    for beta in (0.0, 1.0, 3.0):
+        output = paid(reward, {**params, "beta": jnp.float32(beta)}, trajectory)
+        np.testing.assert_allclose(output.reward, naive(trajectory, helpful, beta), rtol=1e-6)
+        assert np.asarray(output.reward).max() == 1.0
+    assert np.abs(output.reward - naive(trajectory, helpful, 0.0)).max() > 0.4  # the count matters
 
 
 def test_nothing_is_paid_for_messages_that_nobody_labelled():
@@ -121,8 +129,10 @@ def test_nothing_is_paid_for_messages_that_nobody_labelled():
 
 
 def test_classification_is_the_thresholded_probability():
-    trajectory, reward = rollout(), classification_reward(labeller(), fit=TINY, beta=1.0, num_messages=8)
-    untrained, _, _ = learn(classification_reward(labeller(), fit=Fit(first=50), num_messages=8), trajectory)
+    trajectory, reward = rollout(), classification_reward(labeller(), network=SMALL, fit=TINY, beta=1.0, num_messages=8)
+    untrained, _, _ = learn(
+        classification_reward(labeller(), network=SMALL, fit=Fit(first=50), num_messages=8), trajectory
+    )
     assert not np.asarray(paid(reward, untrained, trajectory).reward).any()
     params, _, metrics = learn(reward, trajectory, updates=4)
     output = paid(reward, params, trajectory)
@@ -134,13 +144,11 @@ def test_classification_is_the_thresholded_probability():
 
 def test_ranking_is_normalised_thresholded_and_ordered():
     trajectory = rollout()
-    reward = ranking_reward(labeller(pairs=True), fit=TINY, beta=1.0, threshold=0.0, num_messages=8)
+    reward = ranking_reward(labeller(pairs=True), network=SMALL, fit=TINY, beta=1.0, threshold=0.0, num_messages=8)
     params, state, _ = learn(reward, trajectory, updates=8)
     number = int(state["count"])
     compared = np.asarray(state["messages"])[:number]
-    from reward_design.llm.annotate_rewards import CharNetwork
-
-    score = lambda rows: np.asarray(CharNetwork().apply(params["network"], jnp.asarray(rows)))  # noqa: E731
+    score = lambda rows: np.asarray(SMALL.apply(params["network"], jnp.asarray(rows)))  # noqa: E731
     mean, deviation = score(compared).mean(), score(compared).std()
 
     def value(message):
@@ -158,11 +166,14 @@ def test_ranking_is_normalised_thresholded_and_ordered():
 @pytest.mark.parametrize("build", [retrieval_reward, classification_reward, ranking_reward])
 def test_what_is_logged_is_what_is_used(build):
     trajectory = rollout()
-    reward = build(labeller(pairs=build is ranking_reward), **({} if build is retrieval_reward else {"fit": TINY}))
+    reward = build(
+        labeller(pairs=build is ranking_reward),
+        **({} if build is retrieval_reward else {"fit": TINY, "network": SMALL}),
+    )
     both = rd.weighted_sum(task=rd.environment_reward(), said=reward, weights={"said": 0.4})
     params, _, _ = learn(both, trajectory, updates=2)
     output = paid(both, params, trajectory)
-    alone = paid(reward, params["parts"]["said"] if "parts" in params else params["said"], trajectory)
+    alone = paid(reward, params["rewards"]["said"], trajectory)
     np.testing.assert_allclose(sum(output.terms.values()), output.reward, rtol=1e-6)
     np.testing.assert_allclose(output.reward, 0.4 * np.asarray(alone.reward), rtol=1e-6)
     assert np.abs(np.asarray(alone.reward)).max() > 0.1
@@ -266,6 +277,16 @@ def test_a_mistake_of_the_user_is_an_error():
     worker = labeller(lambda messages: str(1 // 0))
     with pytest.raises(RuntimeError, match="labelling messages failed: integer division"):
         worker.exchange(as_bytes(["a"]))
+
+
+def test_nothing_is_trained_or_paid_before_there_are_enough_labels():
+    trajectory = rollout()
+    reward = classification_reward(labeller(), network=SMALL, fit=Fit(steps=1, first=6), num_messages=8)
+    params, _, metrics = learn(reward, trajectory)
+    start = reward.init(jax.random.key(0), jax.tree.map(lambda x: x[0], trajectory))[0]
+    assert metrics["labelled"] == 5
+    assert params["trained"] == 0
+    jax.tree.map(np.testing.assert_array_equal, params["network"], start["network"])
 
 
 def test_the_learner_does_not_wait():

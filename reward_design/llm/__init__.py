@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from reward_design.llm.annotate_calm import Annotations, annotate
     from reward_design.llm.annotate_rewards import classification_reward, ranking_reward, retrieval_reward
     from reward_design.llm.annotate_worker import Labeller
+    from reward_design.llm.answers import Answer
     from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
-    from reward_design.llm.models import Answer, ChatModel, chat_model
+    from reward_design.llm.models import ChatModel, chat_model
     from reward_design.llm.outcomes import OUTCOMES, CacheMissError, ModelError, Retry
 
 _WHERE = {
@@ -16,7 +17,8 @@ _WHERE = {
     "annotate_rewards": ("classification_reward", "ranking_reward", "retrieval_reward"),
     "annotate_worker": ("Labeller",),
     "budget": ("Budget", "BudgetExceeded", "Price", "Usage"),
-    "models": ("Answer", "ChatModel", "chat_model"),
+    "answers": ("Answer",),
+    "models": ("ChatModel", "chat_model"),
     "outcomes": ("OUTCOMES", "CacheMissError", "ModelError", "Retry"),
 }
 

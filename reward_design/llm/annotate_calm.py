@@ -187,7 +187,7 @@ def baselines(steps: Sequence[Step], subgoals: Mapping[str, Subgoal] = KEYROOM) 
         name: _scores(said.astype(float), truth, subgoals)
         for name, said in (("majority", majority), ("always", np.ones(truth.shape)), ("keyword", keyword))
     }
-    any_true = truth.any(axis=1)
+    any_true = np.any(truth, axis=1, keepdims=True)[:, 0]
     found["majority"]["any"] = score(np.full(len(truth), float(any_true.mean() > 0.5)), any_true)
     return found
 
@@ -225,4 +225,4 @@ def _scores(verdicts: np.ndarray, truth: np.ndarray, names: Mapping[str, Subgoal
     unknown = np.isnan(verdicts).any(axis=1)
     any_said = np.where(unknown, np.nan, (np.nan_to_num(verdicts) > 0.5).any(axis=1))
     found = {name: score(verdicts[:, i], truth[:, i]) for i, name in enumerate(names)}
-    return {**found, "any": score(any_said, truth.any(axis=1))}
+    return {**found, "any": score(any_said, np.any(truth, axis=1, keepdims=True)[:, 0])}

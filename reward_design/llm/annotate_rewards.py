@@ -132,7 +132,7 @@ def classification_reward(
         ValueError: for a labeller of pairs, or ``num_messages`` below 1.
     """
     _check_pairs(labeller, False, "classification_reward")
-    model = CharNetwork() if network is None else network
+    model: Any = CharNetwork() if network is None else network
 
     def params(key: Any, length: int) -> Params:
         weights = model.init(key, jnp.zeros((1, length), jnp.uint8))
@@ -179,7 +179,7 @@ def ranking_reward(
         ValueError: for a labeller of single messages, or ``num_messages`` below 1.
     """
     _check_pairs(labeller, True, "ranking_reward")
-    model = CharNetwork() if network is None else network
+    model: Any = CharNetwork() if network is None else network
 
     def params(key: Any, length: int) -> Params:
         weights = model.init(key, jnp.zeros((1, length), jnp.uint8))

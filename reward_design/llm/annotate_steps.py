@@ -92,7 +92,8 @@ def record_steps(
     Raises:
         ValueError: if ``most`` steps had too few of a kind.
     """
-    rng, kinds = np.random.default_rng(seed), [*subgoals, None] if balanced else [None]
+    rng = np.random.default_rng(seed)
+    kinds: list[str | None] = [*subgoals, None] if balanced else [None]
     wanted = {kind: num // len(kinds) + (i < num % len(kinds)) for i, kind in enumerate(kinds)}
     found: dict[str | None, list[Step]] = {kind: [] for kind in kinds}
     env: Any = task.make()
