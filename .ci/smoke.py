@@ -21,7 +21,7 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "ray", "optuna"]
+OPTIONAL += ["openai", "xllamacpp", "jsonschema", "ray", "optuna"]
 
 
 def check_alone() -> None:

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from reward_design.experiments.commands import Export, Merge
+from reward_design.llm.commands import Llm
 
 _TRACEBACK = "REWARD_DESIGN_TRACEBACK"
 
@@ -360,7 +361,7 @@ class Report:
 
 COMMANDS: dict[str, type] = {
     "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
-    "report": Report, "merge": Merge, "export": Export,
+    "report": Report, "merge": Merge, "export": Export, "llm": Llm,
 }  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
@@ -372,6 +373,7 @@ _Overview = (
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
     | Annotated[Merge, subcommand("merge", description="put the comparisons of several machines into one folder")]
     | Annotated[Export, subcommand("export", description="write results as CSV or Parquet")]
+    | Annotated[Llm, subcommand("llm", description="ask a language model, or serve the embedded one")]
 )
 
 DESCRIPTION = """Rewards for reinforcement learning: written once, compared by what they lead to.

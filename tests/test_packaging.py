@@ -31,9 +31,11 @@ LOCKED_EXTRAS = (
     "minihack",
     "minigrid",
     "video",
+    "llm",
+    "local-llm",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
-LAYERS = ("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance", "experiments", "cli")
+LAYERS = ("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance", "llm", "experiments", "cli")
 
 
 def setup_cfg() -> configparser.ConfigParser:
