@@ -1,9 +1,32 @@
-"""Commands of ``reward-design`` on finished comparisons: put folders together, give the numbers to other tools."""
+"""Commands of ``reward-design`` on finished comparisons: report, several folders in one, numbers for other tools."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the HTML report again from the records of a comparison, finished or not.
+
+    For example:
+
+      reward-design report results/compare
+    """
+
+    out: Positional[str] = "results/compare"
+    """Folder that `reward-design compare` wrote."""
+
+    def run(self, command: str) -> int:
+        """Write the report and print the table."""
+        from reward_design.experiments import terminal
+        from reward_design.experiments.report import write
+        from reward_design.experiments.results import Results
+
+        results = write(Results.load(self.out), self.out)
+        terminal.show(results)
+        return 0
 
 
 @dataclass(frozen=True)
