@@ -97,6 +97,8 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._unread = b""
+        self._nested = False
+        """Whether the candidate is a child of the process that was started, which then ends and buries it."""
 
     def __enter__(self) -> "Worker":
         self._folder = tempfile.TemporaryDirectory(prefix="candidate-")
@@ -111,6 +113,10 @@ class Worker:
     def __exit__(self, *_: Any) -> None:
         assert self.process is not None
         assert self._folder is not None
+        if self._nested:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(2.0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         for pipe in (self.process.stdin, self.process.stdout):
@@ -122,8 +128,9 @@ class Worker:
     def start(self) -> dict[str, Any]:
         """Wait until the walls stand; what was reached."""
         reached = self._message(time.monotonic() + START_LIMIT, "start")
-        if not isinstance(reached, dict) or not isinstance(reached.get("level"), int):
+        if not isinstance(reached, dict) or not {"level", "features"} <= set(reached):
             raise CandidateRefused("worker", "the checker did not start properly; see that jax works in this Python.")
+        self._nested = "namespaces" in reached["features"]
         return reached
 
     def ask(self, job: Mapping[str, Any], time_limit: float) -> dict[str, Any]:

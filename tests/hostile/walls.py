@@ -3,7 +3,7 @@
 ``{home}`` and ``{port}`` stand for a folder with a secret and for a listening port of the trainer's machine.
 """
 
-from hostile.programs import first, pays
+from tests.hostile.programs import first, pays
 
 OS = "import os\n"
 PRIVATE = "import sys\nexported = sys.modules['jax._src.export._export']\n"
