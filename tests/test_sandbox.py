@@ -99,11 +99,7 @@ def test_the_linter_refuses(category):
 @pytest.mark.parametrize("category", TRACED)
 def test_what_passes_the_linter_is_refused_later(category, checker, machine):
     for source, stages in TRACED[category]:
-        try:
-            lint.check(source)
-        except CandidateRefused as refused:
-            assert "lint" in stages, f"{source[:200]}: {refused}"
-            continue
+        lint.check(source)
         artifact, refused, seconds = checker.check(source)
         assert artifact is None, source
         assert refused.stage in stages, f"{source[:200]}: {refused}"
@@ -186,7 +182,7 @@ def test_without_namespaces_the_level_is_lower():
 
 def test_too_little_isolation_is_refused_before_the_program_runs(tmp_path):
     source = first(f"open({str(tmp_path / 'loot')!r}, 'w')")
-    with pytest.raises(CandidateRefused, match="at level PROCESS .* and CONFINED is required") as refused:
+    with pytest.raises(CandidateRefused, match=r"at level PROCESS .* and CONFINED is required") as refused:
         check_code(
             source, task("cartpole"), time_limit=5.0, min_isolation=Isolation.CONFINED, linted=False,
             skip=("landlock", "seccomp", "namespaces"),
@@ -213,7 +209,9 @@ def test_tables_of_system_calls_have_what_matters():
     for machine in NUMBERS:
         numbers = NUMBERS[machine]
         assert len(set(numbers.values())) == len(numbers)
-        assert {"execve", "socket", "ptrace", "mount", "kill", "io_uring_setup", "unshare"} <= set(numbers) & set(DENIED)
+        assert {"execve", "socket", "ptrace", "mount", "kill", "io_uring_setup", "unshare"} <= set(numbers) & set(
+            DENIED
+        )
         assert set(FILTERED) - {"open"} <= set(numbers)
 
 

@@ -58,19 +58,12 @@ def verified(data: bytes, inputs: tuple[tuple[tuple[int, ...], str], ...], outpu
     if len(data) > MAX_PROGRAM:
         raise _refused(f"the program has {len(data)} bytes, at most {MAX_PROGRAM} are allowed; use fewer constants.")
     require("flatbuffers", "llm", "rewards in code")
-    from jax import export
-
     try:
-        program = Program(export.deserialize(bytearray(data)))
-    except Exception as error:
+        return _checked_program(data, inputs, outputs)
+    except CandidateRefused:
+        raise
+    except Exception as error:  # whatever the parsers of broken bytes raise
         raise _refused(f"the program cannot be read ({type(error).__name__}); build it again.") from None
-    _check_promises(program.exported)
-    _check_promises(program.derivative)
-    _check_avals(program, inputs, outputs)
-    for part in (program.exported, program.derivative):
-        operations.check_operations(part)
-    program.check_size(1)
-    return program
 
 
 def verified_artifact(artifact: Artifact) -> Program:
@@ -94,6 +87,19 @@ def start_memory(artifact: Artifact) -> list[np.ndarray]:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _checked_program(data: bytes, inputs: Any, outputs: Any) -> Program:
+    from jax import export
+
+    program = Program(export.deserialize(bytearray(data)))
+    _check_promises(program.exported)
+    _check_promises(program.derivative)
+    _check_avals(program, inputs, outputs)
+    for part in (program.exported, program.derivative):
+        operations.check_operations(part)
+    program.check_size(1)
+    return program
 
 
 def _contract(artifact: Artifact) -> tuple[Any, Any]:
