@@ -373,6 +373,9 @@ REASONS = {
     "unknown call": "'nothing_of_this_name' is not allowed",
     "library": "is not allowed",
     "many rounds": "2,000,000,000 rounds",
+    "endless loop": "no constant number of rounds",
+    "standing counter": "no constant number of rounds",
+    "no derivative": "cannot be read",
     "large array": "makes an array of 3,600,000,000 elements",
     "much work": "computes",
     "random numbers": "the operation rng is not allowed",
@@ -409,14 +412,14 @@ def test_a_program_that_grows_with_the_lanes_is_refused_where_it_is_used(rollout
 def test_flipped_bytes_of_a_program_give_a_refusal_or_a_reward(rollout):
     honest = bytearray(forged(total))
     refused = 0
-    for place in np.linspace(0, len(honest) - 1, 40).astype(int):
+    for place in np.linspace(0, len(honest) - 1, 30).astype(int):
         changed = bytearray(honest)
         changed[place] ^= 0x10
         with contextlib.suppress(CandidateRefused):
             reward_of(claimed(bytes(changed)))
             continue
         refused += 1
-    assert refused >= 15
+    assert refused >= 10
 
 
 def test_exports_for_other_platforms_only_are_refused():

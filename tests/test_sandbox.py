@@ -12,7 +12,9 @@ from jaxtyping import TypeCheckError
 
 from reward_design.envs import task
 from reward_design.llm import CandidateRefused, Isolation, build_reward, check_many, isolation, lint
-from reward_design.llm.checking import START_LIMIT, Worker, check_code, environment, readable_paths
+from reward_design.llm.checking import check_code
+from reward_design.llm.screening import prepare
+from reward_design.llm.supervisor import START_LIMIT, Worker, environment, readable_paths
 from reward_design.llm.syscalls import DENIED, FILTERED, NUMBERS
 from tests.hostile.checker import Checker
 from tests.hostile.legitimate import LEGITIMATE
@@ -39,6 +41,7 @@ def machine(tmp_path, monkeypatch):
     home.mkdir()
     (home / "secret").write_text("the key")
     monkeypatch.setenv("RD_TEST_SECRET", "the key")
+    prepare()
     before = surroundings()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.05)

@@ -5,8 +5,9 @@ import time
 
 from reward_design.envs import task
 from reward_design.llm import CandidateRefused
-from reward_design.llm.checking import Worker, accepted
+from reward_design.llm.checking import accepted
 from reward_design.llm.inputs import input_specs
+from reward_design.llm.supervisor import Worker
 
 
 class Checker:
