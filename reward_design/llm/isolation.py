@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import enum
 import os
-import resource
 import signal
 import socket
 import sys
@@ -161,6 +160,8 @@ def _become_first_process() -> None:
 
 
 def _limit_resources(limits: Mapping[str, Any]) -> None:
+    import resource  # not on Windows, where the language terms still works
+
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + limits["cpu"]) + 1
     for name, value in (
