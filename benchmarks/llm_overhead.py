@@ -140,7 +140,7 @@ def _apart(one: Any, other: Any) -> Any:
 
 def main() -> None:
     """Measure, print one JSON object per line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", help="file to append to")
     parser.add_argument("--only", choices=("training", "checks"))
     parser.add_argument("--rounds", type=int, default=9)
