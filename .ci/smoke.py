@@ -21,7 +21,7 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "xllamacpp", "jsonschema", "ray", "optuna"]
+OPTIONAL += ["openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow", "optuna"]
 
 
 def check_alone() -> None:

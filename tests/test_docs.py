@@ -10,6 +10,7 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.
 NEEDS = {
     "docs/annotators.md": ("nle", "jsonschema"),
     "docs/llm_models.md": ("jsonschema",),
+    "docs/llm_rewards.md": ("flatbuffers",),
     "docs/minihack.md": ("nle",),
     "docs/robotics.md": ("gymnasium_robotics", "minigrid"),
     "docs/sb3.md": ("stable_baselines3", "sbx"),
