@@ -50,6 +50,7 @@ class Training:
 
     Attributes:
         done: by id, updates so far.
+        history: the ids of every advance.
         refused: by id, why a candidate stopped: its reward was not finite.
     """
 
@@ -69,7 +70,7 @@ class Training:
         self.refused: dict[str, Refusal] = {}
         self.seconds = dict.fromkeys(self.ids, 0.0)
         self.metrics: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in self.ids}
-        self.advances = 0
+        self.history: list[list[str]] = []
         self._states = self._init()
         self._restore()
 
@@ -91,8 +92,13 @@ class Training:
             self._on_device(open_, updates)
             if on_updates is not None:
                 on_updates(updates * len(open_))
-        self.advances += 1
+        self.history.append(list(ids))
         self._keep()
+
+    @property
+    def advances(self) -> int:
+        """How often :meth:`advance` was called, in all sessions."""
+        return len(self.history)
 
     def recent_success(self, name: str, updates: int) -> float:
         """Success rate over the last updates of a candidate, a mean over seeds: the utility of an arm."""
@@ -235,7 +241,8 @@ class Training:
 
     def _identity(self) -> dict[str, Any]:
         reasons = {name: refusal.reason for name, refusal in self.refused.items()}
-        return {"ids": self.ids, "seeds": self.seeds, "done": self.done, "refused": reasons, "seconds": self.seconds}
+        return {"ids": self.ids, "seeds": self.seeds, "done": self.done, "refused": reasons, "seconds": self.seconds,
+                "history": self.history}
 
     def _restore(self) -> None:
         if not self._kept() or not (self.folder and (self.folder / "states").is_dir()):
@@ -245,7 +252,8 @@ class Training:
             return
         found = checkpoint.restore(self.folder / "states", self._states, identity=saved.identity)
         assert found is not None
-        self._states, self.advances = found
+        self._states, _ = found
+        self.history = [list(ids) for ids in saved.identity["history"]]
         self.done, self.seconds = dict(saved.identity["done"]), dict(saved.identity["seconds"])
         self.refused = {name: Refusal("training", text) for name, text in saved.identity["refused"].items()}
         rows = np.load(self.folder / f"metrics-{self.advances}.npz")
