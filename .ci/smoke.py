@@ -21,7 +21,7 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "ray", "optuna"]
+OPTIONAL += ["openai", "flatbuffers", "ray", "optuna"]
 
 
 def check_alone() -> None:

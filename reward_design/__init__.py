@@ -1,7 +1,7 @@
 """Rewards written once as pure functions, and everything around them.
 
 Sub-packages are imported on first use, so that a wrapper around a reward does not load the agents: ``adapters``,
-``agents``, ``bilevel``, ``distance``, ``envs``, ``experiments``, ``preferences``,
+``agents``, ``bilevel``, ``distance``, ``envs``, ``experiments``, ``llm``, ``preferences``,
 ``redistribution``, ``testing``.
 """
 
@@ -59,6 +59,7 @@ _SUBPACKAGES = (
     "distance",
     "envs",
     "experiments",
+    "llm",
     "preferences",
     "redistribution",
     "testing",

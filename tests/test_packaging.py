@@ -33,7 +33,7 @@ LOCKED_EXTRAS = (
     "video",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
-LAYERS = ("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance", "experiments", "cli")
+LAYERS = ("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance", "llm", "experiments", "cli")
 
 
 def setup_cfg() -> configparser.ConfigParser:

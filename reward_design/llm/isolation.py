@@ -1,0 +1,173 @@
+"""Walls around the worker, built by the worker itself: what a platform offers is found out, used, and then tried.
+
+Linux: namespaces, Landlock, seccomp and resource limits through ctypes, without rights of an administrator. Elsewhere
+(macOS, old kernels): a process of its own with resource limits, which is :attr:`Isolation.PROCESS` and refused by
+default. The level that is reported is what trying gave, not what was asked of the kernel.
+"""
+
+import contextlib
+import ctypes
+import enum
+import os
+import resource
+import socket
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from reward_design.llm import kernel
+
+NULL_FD = -1
+"""An open /dev/null, once :func:`enter` was called."""
+
+
+class Isolation(enum.IntEnum):
+    """How far the worker that runs a candidate is shut off. Each level includes the ones before."""
+
+    PROCESS = 1
+    """A process of its own: empty environment and folder, limits on memory, CPU and files, a wall-clock limit."""
+    CONFINED = 2
+    """The kernel also refuses it all files but Python's own (read only), the network, and new processes."""
+    ISOLATED = 3
+    """It also has namespaces of its own: the machine's users, processes, network and mounts are not there."""
+
+
+class Reached(NamedTuple):
+    """What the walls turned out to be.
+
+    Attributes:
+        level: the level, by trying.
+        features: what the kernel granted, and what trying showed to be ``no_...``.
+    """
+
+    level: Isolation
+    features: tuple[str, ...]
+
+
+_granted: list[str] = []
+
+
+def enter(limits: Mapping[str, Any]) -> None:
+    """The walls that must stand before any thread exists: namespaces and Landlock.
+
+    Args:
+        limits: ``readable`` paths, and ``skip``, names of walls to leave out (tests of the others).
+    """
+    global NULL_FD
+    NULL_FD = os.open(os.devnull, os.O_RDWR)
+    if not sys.platform.startswith("linux"):
+        return
+    skip = limits["skip"]
+    _try("no_new_privileges", kernel.no_new_privileges, skip)
+    _try("dies_with_parent", kernel.die_with_parent, skip)
+    if "namespaces" not in skip and _single_threaded() and _try("namespaces", kernel.enter_namespaces, skip):
+        _become_first_process()
+        _try("read_only_mounts", kernel.make_mounts_read_only, skip)
+    _try("landlock", lambda: kernel.landlock(limits["readable"]), skip)
+
+
+def seal(limits: Mapping[str, Any]) -> Reached:
+    """The walls that go up once JAX has loaded all it needs: limits, no capabilities, seccomp. Then all are tried.
+
+    Args:
+        limits: ``address_space`` in bytes, ``cpu`` in seconds, ``files``, and ``skip``.
+    """
+    skip = limits["skip"]
+    _try("limits", lambda: _limit_resources(limits), skip)
+    if sys.platform.startswith("linux"):
+        _try("no_capabilities", kernel.drop_capabilities, skip)
+        _try("seccomp", kernel.seccomp, skip)
+    walls = {f"no_{name}": _stopped(attempt) for name, attempt in ATTEMPTS.items()}
+    level = Isolation.PROCESS
+    if all(walls.values()):
+        level = Isolation.ISOLATED if "namespaces" in _granted else Isolation.CONFINED
+    return Reached(level, (*_granted, *(name for name, stands in walls.items() if stands)))
+
+
+# --- trying ---------------------------------------------------------------------------------------------------------
+
+
+def _write_file() -> None:
+    for folder in (os.curdir, tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            os.close(os.open(os.path.join(folder, "probe"), os.O_CREAT | os.O_WRONLY))
+            os.unlink(os.path.join(folder, "probe"))
+            return
+    raise OSError("no folder can be written to")
+
+
+def _fork() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+ATTEMPTS: dict[str, Callable[[], Any]] = {
+    "writing": _write_file,
+    "reading": lambda: os.listdir("/"),
+    "network": lambda: socket.socket().close(),
+    "processes": _fork,
+}
+"""What a candidate must not be able to do; each is tried once the walls stand."""
+
+
+def _stopped(attempt: Callable[[], Any]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return True
+    return False
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _try(name: str, wall: Callable[[], Any], skip: Any) -> bool:
+    """Whether the kernel granted a wall; one that it does not know is simply not there."""
+    if name in skip:
+        return False
+    try:
+        wall()
+    except (OSError, ValueError, AttributeError, ctypes.ArgumentError):
+        return False
+    _granted.append(name)
+    return True
+
+
+def _single_threaded() -> bool:
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _become_first_process() -> None:
+    """Go on as the first process of the new process namespace; this one waits and ends with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        _try("first_process", kernel.die_with_parent, ())
+        return
+    for fd in (0, 1, 2):
+        os.dup2(NULL_FD, fd)
+    os.closerange(3, 64)
+    _, status = os.waitpid(child, 0)
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def _limit_resources(limits: Mapping[str, Any]) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime + limits["cpu"]) + 1
+    for name, value in (
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_FSIZE", 0),
+        ("RLIMIT_NOFILE", limits["files"]),
+        ("RLIMIT_CPU", seconds),
+        ("RLIMIT_AS", limits["address_space"]),
+        ("RLIMIT_NPROC", 0),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(getattr(resource, name), (value, value))
