@@ -92,7 +92,7 @@ def _started(file: Path, port: int, threads: int) -> Any:
     try:
         server = xllamacpp.Server(settings)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be served: {str(error).rstrip(".")}.") from error
+        raise ValueError(f"{str(file)!r} cannot be served: {str(error).rstrip('.')}.") from error
     if not _SERVERS:
         atexit.register(stop)
     return server

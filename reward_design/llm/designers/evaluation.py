@@ -77,7 +77,9 @@ def _training(session: Session, number: int, candidates: list[Candidate]) -> Tra
         return None
     rewards = {c.id: session.reward(c) for c in candidates}
     folder = session.folder / "training" / f"round-{number}"
-    return Training(session.task, session.learner, session.config, rewards, session.seeds, folder)
+    return Training(
+        session.task, session.learner, session.config, rewards, session.seeds, folder, width=session.num_candidates
+    )
 
 
 def _conclude(session: Session, number: int, candidates: list[Candidate], training: Training | None) -> None:

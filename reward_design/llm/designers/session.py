@@ -14,12 +14,12 @@ from reward_design.distance.audits import is_tabular
 from reward_design.envs.base import Task
 from reward_design.experiments.evaluation import play_lanes
 from reward_design.llm.budget import BudgetExceeded
-from reward_design.llm.build import build_reward
 from reward_design.llm.describe import describe_task, reward_contract
 from reward_design.llm.designers.candidates import Candidate, Refusal, Statistics
 from reward_design.llm.designers.journal import Journal, digest
 from reward_design.llm.designers.prompts import label, render
 from reward_design.llm.designers.training import side_by_side
+from reward_design.llm.files import load_reward, save_reward
 from reward_design.llm.models import ChatModel
 from reward_design.llm.refusal import CandidateRefused
 from reward_design.llm.schemas import Message
@@ -211,10 +211,19 @@ class Session:
     # --- candidates -------------------------------------------------------------------------------------------------
 
     def reward(self, candidate: Candidate) -> Reward:
-        """The reward of a candidate that passed the checks; built again after a restart."""
+        """The reward of a candidate that passed the checks; read from its file after a restart."""
         if candidate.id not in self.built:
-            self.built[candidate.id] = build_reward(candidate.source, self.task, language=candidate.language)
+            self.built[candidate.id] = load_reward(self.file(candidate), self.task)
         return self.built[candidate.id]
+
+    def passed(self, candidate: Candidate, reward: Reward) -> None:
+        """Keep the reward of a candidate that passed the checks."""
+        save_reward(self.file(candidate), reward)
+        self.built[candidate.id] = reward
+
+    def file(self, candidate: Candidate) -> Path:
+        """Where the reward of a candidate lies."""
+        return self.folder / "rewards" / f"{candidate.id}.reward"
 
     def update(self, candidate: Candidate) -> Candidate:
         """Take in what is new about a candidate."""

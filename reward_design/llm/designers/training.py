@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from reward_design.agents import base, checkpoint
 from reward_design.agents.host import train_host
@@ -25,8 +25,8 @@ from reward_design.envs.host import HostEnv
 from reward_design.experiments.comparison import summary
 from reward_design.experiments.evaluation import Scorer, play_lanes
 from reward_design.llm.designers import episodes as told
-from reward_design.llm.designers.alternatives import alternatives
 from reward_design.llm.designers.candidates import Refusal, Statistics
+from reward_design.llm.designers.pool import pool
 from reward_design.llm.designers.reflection import points
 
 MAX_POINTS = 40
@@ -47,6 +47,7 @@ class Training:
         rewards: by id of candidate.
         seeds: the runs of each.
         folder: for checkpoints; nothing is kept without it.
+        width: candidates that a batch on the device has room for, so that smaller rounds do not compile again.
 
     Attributes:
         done: by id, updates so far.
@@ -62,10 +63,13 @@ class Training:
         rewards: Mapping[str, Reward],
         seeds: Sequence[int],
         folder: Path | None = None,
+        *,
+        width: int = 0,
     ) -> None:
         self.task, self.learner, self.config, self.folder = task, learner, config, folder
-        self.ids, self.rewards, self.seeds = list(rewards), dict(rewards), list(seeds)
-        self.reward = alternatives(list(rewards.values()))
+        self.ids, self.seeds = list(rewards), list(seeds)
+        self.pool = pool(task, rewards)
+        self.reward, self.width = self.pool.reward, max(width, len(self.ids))
         self.done = dict.fromkeys(self.ids, 0)
         self.refused: dict[str, Refusal] = {}
         self.seconds = dict.fromkeys(self.ids, 0.0)
@@ -111,7 +115,7 @@ class Training:
     def statistics(self, name: str, *, seed: int = 0) -> tuple[Statistics, Transition]:
         """What training with a candidate gave, and the episodes that its policies play."""
         found = summary(_joined(self.metrics[name]), self.config.steps_per_update)
-        terms = base.term_names(self.task.env, self.rewards[name])
+        terms = self.pool.terms[name]
         curves = {_named(k, terms): _mean(v) for k, v in found["curves"].items()}
         places = points(range(len(found["steps"])), MAX_POINTS)
         episodes, outputs = self.play(name, seed=seed)
@@ -136,7 +140,7 @@ class Training:
         lanes = -(-NUM_EPISODES // len(self.seeds))
         parts = [play_lanes(self.task.env, self.policy(name, i), lanes, seed + i) for i in range(len(self.seeds))]
         episodes = side_by_side(parts)
-        scorer = Scorer(self.task.env, self.reward, params=self._reward_params(name))
+        scorer = Scorer(self.task.env, self.reward, params=self.pool.params[name])
         return episodes, scorer(episodes)
 
     def policy(self, name: str, index: int = 0) -> Policy:
@@ -150,30 +154,25 @@ class Training:
     def _keys(self) -> Any:
         return jax.vmap(jax.random.key)(jnp.asarray(self.seeds, jnp.uint32))
 
-    def _reward_params(self, name: str) -> Any:
-        example = base.reward_example(self.task.env, self.config.num_envs)
-        params, _ = self.reward.init(jax.random.key(0), example)
-        return {**params, "index": jnp.int32(self.ids.index(name))}
-
     def _init(self) -> dict[str, Any]:
         """States ``[seeds, ...]`` by id, those of a seed equal for all candidates."""
         base.check_fits(self.learner, self.config, self.task.env, self.reward)
         first = _init(self.learner, self.task.env, self.reward, self.config, self._keys)
-        index = lambda i: jnp.full(len(self.seeds), i, jnp.int32)  # noqa: E731
-        return {
-            name: jax.tree.map(jnp.array, first._replace(reward_params={**first.reward_params, "index": index(i)}))
-            for i, name in enumerate(self.ids)
+        repeated = lambda x, like: jnp.broadcast_to(jnp.asarray(x, like.dtype), like.shape)  # noqa: E731
+        params = {
+            name: jax.tree.map(repeated, self.pool.params[name], first.reward_params) for name in self.ids
         }
+        return {name: jax.tree.map(jnp.array, first._replace(reward_params=params[name])) for name in self.ids}
 
     def _on_device(self, ids: Sequence[str], updates: int) -> None:
         begun = time.perf_counter()
-        num = len(ids) * len(self.seeds)
-        devices = jax.local_devices()
+        lanes = [*ids, *[ids[-1]] * (self.width - len(ids) if len(ids) > 1 else 0)]
+        num, devices = len(lanes) * len(self.seeds), jax.local_devices()
         count = next(n for n in range(len(devices), 0, -1) if num % n == 0)
         mesh = Mesh(np.asarray(devices[:count]), ("seeds",))
         _, run = sharded(self.learner, self.task.functional(), self.reward, mesh, updates)
-        states = jax.tree.map(lambda *x: jnp.concatenate(x), *(self._states[name] for name in ids))
-        states, metrics = run(self.config, states)
+        states = jax.tree.map(lambda *x: jnp.concatenate(x), *(self._states[name] for name in lanes))
+        states, metrics = run(self.config, jax.device_put(states, NamedSharding(mesh, PartitionSpec("seeds"))))
         rows = jax.device_get(metrics)
         for i, name in enumerate(ids):
             own = slice(i * len(self.seeds), (i + 1) * len(self.seeds))
@@ -210,7 +209,7 @@ class Training:
         fault = jax.device_get(self._states[name].fault)
         if (fault.step >= 0).any():
             which = int(np.argmax(fault.step >= 0))
-            terms = base.term_names(self.task.env, self.rewards[name])
+            terms = self.pool.terms[name]
             term = terms[min(int(fault.term[which]), len(terms) - 1)]
             where = f"its component {term!r} at environment step {int(fault.step[which])}"
             self.refused[name] = Refusal("training", self._not_finite(name, where))
