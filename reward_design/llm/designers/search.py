@@ -19,7 +19,8 @@ from reward_design.experiments import budgets
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import FILE, Store
 from reward_design.llm.budget import Budget, BudgetExceeded, Usage
-from reward_design.llm.designers import rounds as steps
+from reward_design.llm.designers import page
+from reward_design.llm.designers import rounds as one_round
 from reward_design.llm.designers.candidates import Candidate, best
 from reward_design.llm.designers.journal import Journal
 from reward_design.llm.designers.presets import PRESETS
@@ -120,7 +121,8 @@ def design(
         seed: of all that is drawn: parents, random terms, random actions.
         audits: which candidates get a distance and an audit: ``"exact"`` on tabular tasks, ``"sampled"`` on all,
             ``"none"``.
-        judge: for presets that ask which candidate is best and worst; by default the task's own success decides.
+        judge: for presets that ask which candidate is best and worst, such as a
+            :class:`reward_design.llm.designers.person.Person`; by default the task's own success decides.
         out: folder.
         overwrite: delete what ``out`` holds of another search.
         on_progress: called with every :class:`Event`.
@@ -162,7 +164,7 @@ def design(
     with Store(folder, identity, overwrite=overwrite) as store:
         session = Session(
             made, parts, spoken, chat, Journal(store), folder, learner, settings, runs, wanted, seed=seed, audits=audits,
-            judge=judge,
+            judge=judge, films=getattr(judge, "film", None),
         )  # fmt: skip
         session.tell = _teller(session, on_progress)
         session.journal.note("session", command=command or f"design({made.name!r}, preset={parts.name!r})", **provenance())
@@ -187,7 +189,7 @@ def _search(session: Session, rounds: int) -> str:
     """All rounds; why it stopped before the last one, or an empty string."""
     for number in range(rounds):
         try:
-            steps.play(session, number)
+            one_round.play(session, number)
         except (BudgetExceeded, ModelError) as stop:
             session.tell("stopped", str(stop))
             session.journal.note("stopped", reason=str(stop), round=number)
@@ -202,7 +204,9 @@ def _result(session: Session, stopped: str) -> DesignResult:
     if found is not None:
         reward = session.reward(found)
         path = save_reward(session.folder / BEST, reward)
+    session.journal.note("candidates", value=[c.record() for c in session.candidates.values()])
     session.journal.note("end", best=found.id if found else None, stopped=stopped)
+    page.write(session.folder)
     return DesignResult(found, reward, path, tuple(session.candidates.values()), stopped, used, session.folder)
 
 
