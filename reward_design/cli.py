@@ -12,6 +12,9 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
+from reward_design.cli_design import Design
+from reward_design.llm.commands import Llm
+
 _TRACEBACK = "REWARD_DESIGN_TRACEBACK"
 
 
@@ -327,7 +330,7 @@ class Report:
 
 COMMANDS: dict[str, type] = {
     "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
-    "report": Report,
+    "report": Report, "llm": Llm, "design": Design,
 }  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
@@ -337,6 +340,8 @@ _Overview = (
     | Annotated[Audit, subcommand("audit", description="ask whether a design is still the task, write a page")]
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
+    | Annotated[Design, subcommand("design", description="let a language model design a reward, compare it, write a page")]
+    | Annotated[Llm, subcommand("llm", description="ask a language model, or serve the embedded one")]
 )
 
 DESCRIPTION = """Rewards for reinforcement learning: written once, compared by what they lead to.

@@ -160,7 +160,7 @@ class Budget:
         """Take a charge back, but for the call."""
         self._correct(-charge.tokens, -charge.money)
 
-    def remaining_seconds(self) -> float:
+    def remaining_seconds(self) -> float | int:
         """Wall time that is left, ``inf`` without a limit."""
         if self.seconds is None:
             return math.inf
@@ -171,7 +171,7 @@ class Budget:
         """The exception for a run that has used its wall time, or would, waiting."""
         return BudgetExceeded("seconds", self._reached("seconds", self._now().seconds))
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, float | int]:
         """What was used, as plain numbers for records."""
         with self._lock:
             self.used = self._now()
@@ -186,7 +186,7 @@ class Budget:
             used = self._now()
             self.used = Usage(used.calls, used.tokens + tokens, used.money + money, used.seconds)
 
-    def _reached(self, name: str, used: float) -> str:
+    def _reached(self, name: str, used: float | int) -> str:
         limit = getattr(self, name)
         return (
             f"the limit of {limit:g} {name} is reached: {used:.6g} used, and the next request may need more than is "

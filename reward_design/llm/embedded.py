@@ -92,7 +92,8 @@ def _started(file: Path, port: int, threads: int) -> Any:
     try:
         server = xllamacpp.Server(settings)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be served: {str(error).rstrip('.')}.") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{str(file)!r} cannot be served: {reason}.") from error
     if not _SERVERS:
         atexit.register(stop)
     return server

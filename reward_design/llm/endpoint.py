@@ -59,7 +59,7 @@ class Endpoint:
         self._plain, self._renamed = False, False
         direct = _is_loopback(base_url or os.environ.get("OPENAI_BASE_URL", ""))
         http = openai.DefaultAsyncHttpxClient(trust_env=not direct, event_hooks={"response": [self._limit_size]})
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", "Connection": "close"}  # answers take longer than a new connection
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=key, max_retries=0, http_client=http, default_headers=headers
         )
@@ -82,23 +82,25 @@ class Endpoint:
     async def _adapted(
         self, messages: Sequence[Message], schema: Mapping[str, Any] | None, seconds: float, seed: int
     ) -> Completion:
+        plain, renamed = self._plain, self._renamed
         while True:
-            plain, renamed = self._plain, self._renamed
             try:
-                return await self._once(messages, None if plain else schema, seconds, seed)
+                got = await self._once(messages, None if plain else schema, renamed, seconds, seed)
             except self._openai.APIStatusError as error:
-                if error.status_code not in (400, 404, 415, 422, 501):
+                said, before = str(error).lower(), (plain, renamed)
+                if error.status_code in (400, 404, 415, 422, 501):
+                    renamed |= "max_completion_tokens" in said
+                    plain |= schema is not None and renamed == before[1] and "context" not in said
+                if before == (plain, renamed):
                     raise self._refused(error) from error
-                said = str(error).lower()
-                self._renamed |= "max_completion_tokens" in said
-                self._plain |= schema is not None and renamed == self._renamed and "context" not in said
-                if (plain, renamed) == (self._plain, self._renamed):
-                    raise self._refused(error) from error
+            else:
+                self._plain, self._renamed = plain, renamed
+                return got
 
     async def _once(
-        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, seconds: float, seed: int
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, renamed: bool, seconds: float, seed: int
     ) -> Completion:
-        wish: dict[str, Any] = {"max_completion_tokens" if self._renamed else "max_tokens": self._limit}
+        wish: dict[str, Any] = {"max_completion_tokens" if renamed else "max_tokens": self._limit}
         if schema is not None:
             wish["response_format"] = response_format(schema)
         if self._seeded:

@@ -295,8 +295,8 @@ def chat_model(
         >>> parrot.ask([{"role": "user", "content": "hello"}])[0].text
         'HELLO'
     """
-    own = callable(model)
-    local = not own and (model == "embedded" or model.endswith(".gguf"))
+    own = not isinstance(model, str)
+    local = isinstance(model, str) and (model == "embedded" or model.endswith(".gguf"))
     if mode is None:
         mode = "live" if cache is None else "record"
     settings = ChatModel(
@@ -308,7 +308,7 @@ def chat_model(
         parallel=(1 if own or local else 8) if parallel is None else parallel,
     )  # fmt: skip
     _check_settings(settings)
-    if own:
+    if not isinstance(model, str):
         return replace(settings, backend=_of_function(model))
     wish = {"max_tokens": max_tokens, "temperature": float(temperature)}
     if local:
@@ -368,8 +368,8 @@ def _of_function(fn: Callable[[list[Message]], str]) -> Any:
 
 
 def _name(model: Any, cache: Any) -> str:
-    if not callable(model):
-        return str(model)
+    if isinstance(model, str):
+        return model
     name = f"{getattr(model, '__module__', '')}.{getattr(model, '__qualname__', '<' + type(model).__name__ + '>')}"
     if cache is not None and "<" in name:
         raise ValueError(f"answers of {name} cannot be told from those of another function; give name= with cache=.")

@@ -1,0 +1,107 @@
+"""The command ``reward-design llm``: ask a language model, or serve the embedded one."""
+
+import json
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask a model one question and print its answers.
+
+    For example, the embedded model, which needs no network, then one on a server:
+
+      reward-design llm ask "What is a potential-based reward?" --max-tokens 100
+
+      reward-design llm ask "Name three factors of a walk." --model llama3.1 --base-url http://127.0.0.1:11434/v1
+    """
+
+    question: Annotated[Positional[str], arg(metavar="TEXT")]
+    """What to ask; - reads it from standard input."""
+    model: str = "embedded"
+    """`embedded`, a file *.gguf, or the name of a model on the server."""
+    base_url: Annotated[str | None, arg(metavar="URL")] = None
+    """Address of an OpenAI-compatible server up to /v1; its key comes from the environment variable OPENAI_API_KEY."""
+    schema: Annotated[Path | None, arg(metavar="FILE")] = None
+    """File with a JSON schema that the answer has to fit."""
+    samples: int = 1
+    """Answers to ask for."""
+    temperature: float = 1.0
+    """Of sampling."""
+    max_tokens: int = 512
+    """Of an answer."""
+    cache: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Folder of recorded answers, which are not asked for again."""
+
+    def run(self) -> int:
+        """Ask and print; 1 if there is no usable answer."""
+        from reward_design.llm import ModelError, chat_model
+
+        question = sys.stdin.read() if self.question == "-" else self.question
+        schema = None if self.schema is None else _read_schema(self.schema)
+        model = chat_model(
+            self.model, base_url=self.base_url, temperature=self.temperature, max_tokens=self.max_tokens,
+            cache=self.cache,
+        )  # fmt: skip
+        try:
+            answers = model.ask([{"role": "user", "content": question}], samples=self.samples, schema=schema)
+        except ModelError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        print(*(answer.text for answer in answers), sep="\n\n")
+        for answer in answers:
+            cut = ", cut off at --max-tokens" if answer.finish_reason == "length" else ""
+            where = "from the cache" if answer.cached else f"in {answer.seconds:.1f} s"
+            print(f"[{model.name}: {answer.completion_tokens} tokens {where}{cut}]", file=sys.stderr)
+        return 0
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a local model to any OpenAI-compatible client on this machine, until Ctrl-C."""
+
+    model: str = "embedded"
+    """`embedded` or a file *.gguf."""
+    port: int = 8080
+    """Where, on the loopback address; 0 for any port that is free."""
+    threads: int | None = None
+    """That compute; by default half of the cores."""
+
+    def run(self) -> int:
+        """Serve."""
+        from reward_design.llm import embedded
+
+        file = embedded.weights() if self.model == "embedded" else Path(self.model)
+        url = embedded.serve(file, port=self.port, threads=self.threads)
+        print(f"{embedded.identity(file)} at {url}; Ctrl-C stops it.", flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            embedded.stop()
+        return 0
+
+
+@dataclass(frozen=True)
+class Llm:
+    """Ask a language model, or serve the embedded one."""
+
+    command: OmitSubcommandPrefixes[
+        Annotated[Ask, subcommand("ask", description="ask a model one question")]
+        | Annotated[Serve, subcommand("serve", description="serve a local model on this machine")]
+    ]
+
+    def run(self, command: str) -> int:
+        """Run the sub-command."""
+        return self.command.run()
+
+
+def _read_schema(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r} must hold a JSON schema: {error}.") from error
