@@ -1,0 +1,300 @@
+"""The search: rounds, repairs, budgets, and a kill at every stage without paying twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reward_design.envs import task
+from reward_design.experiments.store import read
+from reward_design.llm import Budget, design, load_design, load_reward
+from reward_design.llm.designers import PRESETS, Parts
+from reward_design.llm.designers.answers import sign_scaled, source_of
+from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.person import best_and_worst
+from reward_design.llm.designers.random_search import random_terms
+from reward_design.llm.terms import parse_terms
+from reward_design.preferences.person import Given
+from tests import design_worker
+
+SMALL = design_worker.SMALL
+
+
+def terms(weight=1.0, factor="position", shape="progress", direction="increase"):
+    entry = {"factor": factor, "shape": shape, "direction": direction, "weight": weight, "scale": 1.0}
+    return json.dumps({"terms": [entry]})
+
+
+class Script:
+    """A model that says what it is told to, in order, and keeps what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+        self.__name__ = "script"
+
+    def __call__(self, messages):
+        self.asked.append(messages)
+        return self.answers[(len(self.asked) - 1) % len(self.answers)]
+
+
+def search(model, tmp_path, **settings):
+    return design("chain", model=model, out=tmp_path, **{**SMALL, "language": "terms", **settings})
+
+
+# --- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_round_draws_until_enough_candidates_run(tmp_path):
+    model = Script("no JSON at all {", terms(1.0), terms(1.0), terms(0.0), '{"terms": []}', terms(2.0))
+    model.answers = [json.dumps(json.loads(a)) if a.endswith("}") else a for a in model.answers]
+    found = search(model, tmp_path, candidates=2, rounds=1)
+    stages = [c.refusal.stage if c.refusal else "runs" for c in found.candidates]
+    assert stages.count("runs") == 2
+    assert stages.count("duplicate") == 1
+    assert stages.count("terms") >= 1
+    assert sum(c.trained for c in found.candidates) == 2
+    assert found.stopped == ""
+    assert load_design(tmp_path).settings["weights"]
+
+
+def test_the_second_round_reflects_on_the_fittest(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 9)))
+    found = search(model, tmp_path, candidates=2, rounds=2)
+    first = [c for c in found.candidates if c.round == 0]
+    winner = max(first, key=lambda c: c.fitness)
+    last = model.asked[-1]
+    assert [m["role"] for m in last] == ["system", "user", "assistant", "user"]
+    assert last[2]["content"] == winner.source
+    assert "Max:" in last[3]["content"]
+    assert "STARC distance" not in last[3]["content"]  # audits are off here
+    assert all(c.parents == (winner.id,) for c in found.candidates if c.round == 1)
+
+
+def test_a_limit_keeps_what_there_is_and_says_so(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 9)))
+    found = search(model, tmp_path, candidates=2, rounds=4, budget=Budget(calls=3))
+    assert "limit of 3 calls" in found.stopped
+    assert len(model.asked) == 3
+    assert [c.trained for c in found.candidates] == [True] * 3
+    assert found.path.is_file()
+    more = search(model, tmp_path, candidates=2, rounds=2, budget=Budget(calls=4))
+    assert more.stopped == ""
+    assert len(model.asked) == 4
+    assert more.used.calls == 4
+
+
+def test_a_model_that_never_answers_with_a_reward_ends_in_words(tmp_path):
+    found = search(Script("I will not."), tmp_path, candidates=1, rounds=1, language="code", budget=Budget(calls=4))
+    assert found.best is None
+    assert found.reward is None
+    assert "calls" in found.stopped
+    assert {c.refusal.stage for c in found.candidates} == {"answer"}
+    assert "No candidate" in (tmp_path / "report.html").read_text()
+
+
+def test_the_same_call_costs_nothing_again(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 9)))
+    first = search(model, tmp_path, candidates=2, rounds=1)
+    before = len(model.asked)
+    again = search(model, tmp_path, candidates=2, rounds=1)
+    assert len(model.asked) == before
+    assert again.candidates == first.candidates
+    page = (tmp_path / "report.html").read_text()
+    assert all(f'id="c{c.id}"' in page for c in first.candidates)
+    assert "<script" not in page
+
+
+def test_another_search_is_refused_in_the_same_folder(tmp_path):
+    search(Script(terms()), tmp_path, candidates=1, rounds=1)
+    with pytest.raises(ValueError, match="belongs to a different configuration"):
+        search(Script(terms()), tmp_path, candidates=2, rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"preset": "eurika"}, "unknown preset 'eurika'.*eureka"),
+        ({"preset": "auto-mc-reward", "language": "terms"}, "works with code"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"candidates": 0}, "candidates must be at least 1"),
+        ({"audits": "some"}, "audits must be one of"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_asked(settings, text, tmp_path):
+    model = Script(terms())
+    with pytest.raises(ValueError, match=text):
+        search(model, tmp_path, **settings)
+    assert model.asked == []
+
+
+# --- presets --------------------------------------------------------------------------------------------------------
+
+
+def test_every_preset_is_a_set_of_parts():
+    assert list(PRESETS) == ["eureka", "auto-mc-reward", "l2r", "icpl", "card", "orso", "revolve", "random"]
+    assert all(isinstance(p, Parts) and p.description for p in PRESETS.values())
+    assert (PRESETS["icpl"].candidates, PRESETS["auto-mc-reward"].repairs) == (6, 3)
+
+
+def test_random_search_knows_the_language_and_asks_nobody(tmp_path):
+    found = design("chain", preset="random", out=tmp_path, **{**SMALL, "rounds": 1, "candidates": 3})
+    assert sum(c.trained for c in found.candidates) == 3
+    assert found.used.calls == 0
+    rng = np.random.default_rng(0)
+    shapes = {t.shape for _ in range(60) for t in parse_terms(random_terms(task("cartpole"), rng), task("cartpole"))}
+    assert len(shapes) == 5
+
+
+def test_l2r_asks_a_descriptor_and_the_coder_sees_what_it_said(tmp_path):
+    def model(messages):
+        told.append(messages)
+        return "- go right, 10" if "Describe the behaviour" in messages[-1]["content"] else terms()
+
+    told = []
+    found = search(model, tmp_path, preset="l2r", rounds=1, candidates=1)
+    assert found.best is not None
+    assert len(told) == 2
+    assert "go right, 10" in told[1][-1]["content"]
+
+
+def test_icpl_shows_best_and_worst_and_no_score(tmp_path):
+    model = Script(*(terms(w, direction=d) for w in range(1, 9) for d in ("increase", "decrease")))
+    judged = []
+
+    def judge(session, number, candidates):
+        judged.append([c.id for c in candidates])
+        return candidates[1].id, candidates[0].id
+
+    found = search(model, tmp_path, preset="icpl", rounds=2, candidates=2, judge=judge)
+    assert judged == [["0.0", "0.1"], ["1.0", "1.1"]]
+    text = model.asked[-1][-1]["content"]
+    assert text.index(found.candidates[1].source) < text.index(found.candidates[0].source)
+    assert "success" not in text.split("The best reward")[1]
+    assert found.candidates[-1].parents == ("0.1", "0.0")
+
+
+def test_a_person_decides_by_pairs():
+    three = [Candidate(f"0.{i}", "", "terms", 0) for i in range(3)]
+    given = [Given(0, 1, "second", 1.0), Given(2, 1, "second", 1.0), Given(0, 2, "equal", 1.0)]
+    assert best_and_worst(three, given) == ("0.1", "0.0")
+    assert best_and_worst(three, [Given(0, 1, "skip", 1.0)]) is None
+
+
+def test_card_sends_a_reward_back_before_training(tmp_path):
+    model = Script(terms(1.0, direction="decrease"), terms(1.0))
+    found = search(model, tmp_path, preset="card", rounds=2, candidates=1)
+    held, passed = found.candidates
+    assert held.refusal.stage == "preference"
+    assert not held.trained
+    assert held.accuracy < 0.8 <= passed.accuracy
+    assert passed.trained
+    assert "ranks" in model.asked[1][-1]["content"]
+    assert "A failure that it pays too much" in model.asked[1][-1]["content"]
+
+
+def test_orso_hands_out_half_of_the_training(tmp_path):
+    model = Script(*(terms(w, direction=d) for w in (1.0, 2.0) for d in ("increase", "decrease")))
+    found = search(model, tmp_path, preset="orso", rounds=1, candidates=4)
+    full = 4 * 1024 * 1
+    spent = sum(c.statistics.env_steps for c in found.candidates)
+    assert 0.4 * full <= spent <= 0.6 * full
+    slices = [r["value"]["arm"] for r in read(tmp_path) if r["kind"] == "slice"]
+    assert slices[:4] == [0, 1, 2, 3]
+    assert len(slices) == spent / 128
+
+
+def test_revolve_crosses_and_mutates(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 99)))
+    found = search(model, tmp_path, preset="revolve", rounds=3, candidates=6)
+    origins = {c.origin for c in found.candidates if c.round > 0}
+    assert origins == {"new", "mutation"} or "crossover" in origins
+    known = {c.id: c for c in found.candidates}
+    for child in found.candidates:
+        assert all(known[p].round < child.round for p in child.parents)
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+GOOD = """Here:
+```python
+def reward(obs, next_obs):
+    sparse = jnp.where(next_obs == 19, 3.0, 0.0)
+    return sparse, {"sparse": sparse, "dense": (next_obs - obs) * 7.0}
+```"""
+
+
+def test_auto_mc_reward_criticises_repairs_and_scales_signs(tmp_path):
+    def model(messages):
+        told.append(messages[0]["content"][:40])
+        last = messages[-1]["content"]
+        if messages[0]["content"].startswith("You review"):
+            return "It never pays.\nREJECT" if "0.0 * obs" in last else "Fine.\nACCEPT"
+        if messages[0]["content"].startswith("You find out"):
+            return "It runs out of time: pay for speed."
+        if "reviewer rejected" in last:
+            return GOOD
+        if "failures were analysed" in last:
+            return GOOD.replace("7.0", "9.0")
+        return '```python\ndef reward(obs):\n    zero = 0.0 * obs\n    return zero, {"sparse": zero, "dense": zero}\n```'
+
+    told = []
+    found = search(model, tmp_path, preset="auto-mc-reward", language="code", rounds=2, candidates=1)
+    first, second = found.candidates
+    assert (first.repairs, len(first.remarks)) == (1, 1)
+    assert first.trained
+    assert second.parents == (first.id,)
+    assert any(text.startswith("You find out") for text in told)
+    reward = load_reward(found.path)
+    moves = task("chain").example._replace(obs=np.array([18]), next_obs=np.array([19]))
+    output, _ = reward.unroll(*reward.init(None, moves), _rows(moves))
+    assert float(output.reward[0, 0]) == pytest.approx(1.1)
+    assert float(output.terms["dense"][0, 0]) == pytest.approx(0.1)
+
+
+def _rows(row):
+    import jax
+
+    return jax.tree.map(lambda x: np.asarray(x)[None], row)
+
+
+def test_sources_in_answers():
+    assert source_of("```python\nx = 1\n```\n```\ndef reward(obs):\n    return 1.0", "code").startswith("def reward")
+    assert source_of("import math\ndef reward(obs):\n    return 1.0", "code").startswith("import math")
+    assert source_of("def other(): pass", "code") is None
+    assert source_of("```json\n{}\n```", "terms") == "{}"
+    assert source_of("}{", "terms") is None
+
+
+def test_signs_need_plain_names_and_keep_memory():
+    text = sign_scaled("def initial_memory():\n    return 0\n\ndef reward(obs, memory) -> tuple:\n    return 1, {}, memory")
+    assert "def designed_reward(obs, memory) -> tuple:" in text
+    assert text.rstrip().endswith("signs, result[2]")
+    assert sign_scaled("def reward(obs=(1)):\n    return 1") == "def reward(obs=(1)):\n    return 1"
+
+
+# --- kill -9 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", design_worker.STAGES)
+def test_a_kill_at_any_stage_pays_nothing_twice(stage, tmp_path):
+    calls, out = tmp_path / "calls", tmp_path / "out"
+    worker = [sys.executable, "-m", "tests.design_worker", str(out), str(calls)]
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    first = subprocess.Popen([*worker, stage], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
+    assert first.wait(timeout=300) == -signal.SIGKILL, "it was not killed where it should have been"
+    before = calls.read_text().count("\n") if calls.exists() else 0
+    found = design_worker.run(out, calls)
+    total = calls.read_text().count("\n")
+    assert found.stopped == ""
+    assert sum(c.trained for c in found.candidates) == 2
+    asked = [line.split()[0] for line in calls.read_text().splitlines()]
+    assert total - before <= 2 - (before if stage != "answering" else 0)
+    assert len(asked) <= 2 + (stage == "answering")
+    assert time.time() > 0
