@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reward_design._names import suggestion
@@ -15,6 +16,7 @@ from reward_design.core import Reward
 from reward_design.envs.base import Task
 from reward_design.experiments.ranked_design import ranked_design
 from reward_design.exploration import count_bonus
+from reward_design.llm.files import SUFFIX, load_reward
 from reward_design.redistribution import Fit, spa, task_features
 from reward_design.redistribution.features import are_continuous
 from reward_design.shaping import potential_shaping
@@ -124,7 +126,8 @@ def resolve(design: Any, task: Task) -> Reward:
     Args:
         design: a name in :data:`DESIGNS`, for some of them with an argument behind a slash (``"barfi/misaligned"``,
             ``"heron/tilt=0.5,speed=0.2"``); ``"module:attribute"`` (modules of the current directory included); a
-            :class:`Reward`; or a function ``task -> Reward`` or ``() -> Reward``.
+            file ``"path.reward"`` (:func:`reward_design.llm.save_reward`); a :class:`Reward`; or a
+            function ``task -> Reward`` or ``() -> Reward``.
         task: the task.
 
     Returns:
@@ -139,6 +142,8 @@ def resolve(design: Any, task: Task) -> Reward:
         >>> resolve("sparse", task("chain")) is task("chain").sparse_reward
         True
     """
+    if is_file(design):
+        return load_reward(design, task)
     if isinstance(design, str):
         if ":" not in design:
             found, argument = known(design), design.partition("/")[2]
@@ -147,6 +152,16 @@ def resolve(design: Any, task: Task) -> Reward:
             return found.build(task, argument or (DEFAULT_AUXILIARY if found.argument == "auxiliary" else ""))
         return _built(_imported(design), task, design)
     return _built(design, task, getattr(design, "__name__", type(design).__name__))
+
+
+def is_file(design: Any) -> bool:
+    """Whether a design is the path of a reward that :func:`reward_design.llm.save_reward` wrote.
+
+    Example:
+        >>> is_file("results/upright.reward"), is_file("sparse")
+        (True, False)
+    """
+    return isinstance(design, str | os.PathLike) and os.fspath(design).endswith(SUFFIX)
 
 
 def is_fixed(reward: Reward) -> bool:
@@ -190,7 +205,7 @@ def known(name: str) -> Design:
     if first not in DESIGNS:
         raise ValueError(
             f"unknown reward {name!r}{suggestion(first, DESIGNS)} Known: {_listed(DESIGNS)}, "
-            "or your own as module:attribute."
+            "or your own as module:attribute or a file that ends in .reward."
         )
     if slash and DESIGNS[first].argument is None:
         raise ValueError(f"reward {first!r} takes nothing behind a slash, got {name!r}; those that do: {_takers()}.")
@@ -212,7 +227,7 @@ def with_auxiliary(rewards: Any, auxiliary: str | None) -> Any:
     if isinstance(rewards, Mapping):
         return dict(zip(rewards, with_auxiliary(list(rewards.values()), auxiliary), strict=True))
     many = list(rewards) if isinstance(rewards, Sequence) and not isinstance(rewards, str) else [rewards]
-    takers = [isinstance(d, str) and ":" not in d and known(d).argument == "auxiliary" for d in many]
+    takers = [_is_named(d) and known(d).argument == "auxiliary" for d in many]
     if not any(takers):
         raise ValueError(
             f"none of the rewards takes an auxiliary, got auxiliary={auxiliary!r}; use {_takers('auxiliary')}."
@@ -227,8 +242,7 @@ def agent_of(design: Any, default: str) -> str:
         >>> agent_of("barfi/misaligned", "ppo"), agent_of("sparse", "ppo")
         ('barfi', 'ppo')
     """
-    named = isinstance(design, str) and ":" not in design
-    return (known(design).agent or default) if named else default
+    return (known(design).agent or default) if _is_named(design) else default
 
 
 def labelled(rewards: str | Reward | Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -260,7 +274,13 @@ def labelled(rewards: str | Reward | Sequence[Any] | Mapping[str, Any]) -> dict[
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
+def _is_named(design: Any) -> bool:
+    return isinstance(design, str) and ":" not in design and not is_file(design)
+
+
 def _label(design: Any) -> str:
+    if is_file(design):
+        return Path(design).stem
     if isinstance(design, str):
         return design
     return str(getattr(design, "name", None) or getattr(design, "__name__", type(design).__name__))

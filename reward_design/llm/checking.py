@@ -63,13 +63,21 @@ def check_code(
     require("flatbuffers", "llm", "rewards in code")
     if linted:
         lint.check(source)
-    specs = input_specs(task)
     with Worker(time_limit=time_limit, skip=skip) as worker:
         reached = worker.start()
         if reached["level"] < min_isolation:
             raise CandidateRefused("isolation", _too_low(reached, min_isolation))
-        answer = worker.ask({"source": source, "specs": specs}, time_limit)
-    artifact = _artifact(answer, source, task, specs, reached)
+        answer = worker.ask({"source": source, "specs": input_specs(task)}, time_limit)
+    return accepted(answer, source, task, reached)
+
+
+def accepted(answer: Mapping[str, Any], source: str, task: Task, reached: Mapping[str, Any]) -> Artifact:
+    """What a worker sent back as an artifact, its program verified.
+
+    Raises:
+        CandidateRefused: if it is not what a worker sends, or the program fails a check.
+    """
+    artifact = _artifact(answer, source, task, input_specs(task), reached)
     verified_artifact(artifact)
     return artifact
 

@@ -107,6 +107,7 @@ def reward(obs, action, next_obs, terminated):
 def _terms_contract(task: Task) -> str:
     shapes = "\n".join(f"- {name}: {meaning}" for name, meaning in SHAPES.items())
     first = next(iter(task.factors), "name")
+    towards = "increase" if first in task.factors and task.factors[first].sign > 0 else "decrease"
     return f"""\
 Answer with one JSON object {{"terms": [...]}} of 1 to {MAX_TERMS} terms. The reward is the sum of weight * f(x) over
 the terms, where x is the value of the term's factor at a step. Each term is an object with
@@ -117,4 +118,4 @@ the terms, where x is the value of the term's factor at a step. Each term is an 
 - weight: a number, how much the term counts;
 - scale: a number above 0, the size of x that counts as large (for threshold: the value to reach).
 Example
-{{"terms": [{{"factor": "{first}", "shape": "linear", "direction": "increase", "weight": 1.0, "scale": 1.0}}]}}"""
+{{"terms": [{{"factor": "{first}", "shape": "linear", "direction": "{towards}", "weight": 1.0, "scale": 1.0}}]}}"""

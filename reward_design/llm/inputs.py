@@ -162,7 +162,7 @@ def _range(spec: Spec) -> str:
     return f", from ({', '.join(map(_shown, sides[0]))}) to ({', '.join(map(_shown, sides[1]))})"
 
 
-def _shown(bound: float | None) -> str:
+def _shown(bound: float | int | None) -> str:
     return "any" if bound is None else f"{bound:.4g}"
 
 

@@ -4,6 +4,7 @@ It is no wall: text that passes may still do harm, and runs only behind the wall
 """
 
 import ast
+import math
 from collections.abc import Iterator
 
 from reward_design._names import suggestion
@@ -95,11 +96,7 @@ def _check_definitions(tree: ast.Module) -> None:
             None, f"define exactly one function called reward, got {names.count('reward')}: def reward(obs, ...)."
         )
     for node in tree.body:
-        allowed = (ast.FunctionDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
-        if not isinstance(node, allowed) and not _is_text(node):
-            raise _refused(
-                node, "only imports, constants and functions may stand outside of functions; move it inside."
-            )
+        _check_outside(node)
     _check_parameters(functions["reward"])
     reads = [argument.arg for argument in functions["reward"].args.args + functions["reward"].args.kwonlyargs]
     if MEMORY in reads and "initial_memory" not in functions:
@@ -108,6 +105,15 @@ def _check_definitions(tree: ast.Module) -> None:
         )
     if "initial_memory" in functions and any(ast.iter_child_nodes(functions["initial_memory"].args)):
         raise _refused(functions["initial_memory"], "initial_memory takes no parameters; remove them.")
+
+
+def _check_outside(node: ast.stmt) -> None:
+    if isinstance(node, ast.Assign):
+        allowed = all(isinstance(target, (ast.Name, ast.Tuple)) for target in node.targets)
+    else:
+        allowed = isinstance(node, (ast.FunctionDef, ast.Import, ast.ImportFrom, ast.AnnAssign)) or _is_text(node)
+    if not allowed:
+        raise _refused(node, "only imports, constants and functions may stand outside of functions; move it inside.")
 
 
 def _check_parameters(reward: ast.FunctionDef) -> None:
@@ -172,7 +178,7 @@ def _check_growth(node: ast.BinOp) -> None:
     """Python's own arithmetic on constants must not build giants."""
     limits: dict[type[ast.operator], float] = {ast.Pow: MAX_EXPONENT, ast.LShift: 64}
     limit = limits.get(type(node.op))
-    if limit is not None and (_largest(node.right) > limit or isinstance(node.right, ast.BinOp)):
+    if limit is not None and _largest(node.right) > limit:
         raise _refused(node, f"the exponent must be a plain number up to {limit}; use jnp.power for arrays.")
     if isinstance(node.op, ast.Mult):
         for one, other in ((node.left, node.right), (node.right, node.left)):
@@ -184,8 +190,23 @@ def _check_growth(node: ast.BinOp) -> None:
 
 
 def _largest(node: ast.AST) -> float:
-    numbers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, (int, float))]
-    return max((abs(n) for n in numbers), default=0)
+    """How large the numbers in an expression can become, by its constants and operators; at most 1e300."""
+    if isinstance(node, ast.Constant):
+        return min(abs(node.value), 1e300) if isinstance(node.value, (int, float)) else 0.0
+    if isinstance(node, ast.BinOp):
+        left, right = _largest(node.left), _largest(node.right)
+        if isinstance(node.op, ast.Mult):
+            return min(max(left, 1.0) * max(right, 1.0), 1e300)
+        if isinstance(node.op, (ast.Pow, ast.LShift)):
+            base = left if isinstance(node.op, ast.Pow) else 2.0
+            digits = right * math.log10(max(base, 1.0))
+            return (
+                10.0 ** min(digits, 299.0)
+                if isinstance(node.op, ast.Pow)
+                else min(left * 10.0 ** min(digits, 150), 1e300)
+            )
+        return min(left + right, 1e300)
+    return max(map(_largest, ast.iter_child_nodes(node)), default=0.0)
 
 
 def _check_function(node: ast.AST) -> None:

@@ -15,6 +15,8 @@ MAX_ELEMENTS = 65_536
 MAX_WORK = 50_000_000
 """Elements computed per lane and step, loops counted with all their rounds."""
 MAX_ROUNDS = 10_000
+CALLS = {"func.call": "callee", "stablehlo.composite": "decomposition"}
+"""Operations that run another function of the program, and the attribute that names it."""
 CUSTOM_CALLS = frozenset({"shape_assertion"})
 _ELEMENTWISE = (
     "abs add and atan2 cbrt ceil clamp compare complex convert cosine count_leading_zeros divide exponential "
@@ -33,7 +35,7 @@ _CHLO = (
     "is_neg_inf is_pos_inf lgamma next_after polygamma sinh square tan top_k zeta"
 )
 ALLOWED = frozenset(
-    {"builtin.module", "func.func", "func.call", "func.return"}
+    {"builtin.module", "func.func", "func.return", *CALLS}
     | {f"stablehlo.{name}" for name in (*_ELEMENTWISE.split(), *_STRUCTURAL.split())}
     | {f"chlo.{name}" for name in _CHLO.split()}
 )
@@ -52,7 +54,7 @@ def check_operations(exported: Any) -> None:
         for operation, function in walk(module.operation):
             count += 1
             _check_operation(operation)
-            if operation.name == "func.call":
+            if operation.name in CALLS:
                 calls.setdefault(function, set()).add(_callee(operation))
         if count > MAX_OPERATIONS:
             raise _refused(f"the program has {count} operations, at most {MAX_OPERATIONS} are allowed; shorten it.")
@@ -98,7 +100,7 @@ class Cost:
 
     def _work(self, op: Any) -> int:
         own = sum(self._elements(result.type) for result in op.results)
-        if op.name == "func.call":
+        if op.name in CALLS:
             return own + self.work(_callee(op))
         if op.name in ("stablehlo.reduce", "stablehlo.reduce_window", "stablehlo.dot_general", "stablehlo.sort"):
             own += sum(self._elements(operand.type) for operand in op.operands)
@@ -152,6 +154,8 @@ def _check_operation(op: Any) -> None:
             f"the operation {op.name.rpartition('.')[2]} is not allowed in a reward; use plain array arithmetic "
             "(no random numbers, FFT, convolutions, matrix decompositions, communication or callbacks)."
         )
+    if op.name == "stablehlo.composite":
+        _check_composite(op)
     if op.name == "stablehlo.custom_call":
         target = mlir.ir.StringAttr(op.attributes["call_target_name"]).value
         if target not in CUSTOM_CALLS:
@@ -159,6 +163,12 @@ def _check_operation(op: Any) -> None:
                 f"the call of the library function {target!r} is not allowed; use plain array arithmetic instead of "
                 "matrix decompositions, special functions with callbacks, and kernels."
             )
+
+
+def _check_composite(op: Any) -> None:
+    name = mlir.ir.StringAttr(op.attributes["name"]).value
+    if name not in ALLOWED:
+        raise _refused(f"the composite operation {name[:40]!r} is not allowed in a reward; use plain array arithmetic.")
 
 
 def _check_no_recursion(calls: dict[str, set[str]]) -> None:
@@ -228,7 +238,7 @@ def _children(op: Any) -> list[Any]:
 
 
 def _callee(op: Any) -> str:
-    return mlir.ir.FlatSymbolRefAttr(op.attributes["callee"]).value
+    return mlir.ir.FlatSymbolRefAttr(op.attributes[CALLS[op.name]]).value
 
 
 def _symbol(op: Any) -> str:

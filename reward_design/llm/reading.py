@@ -1,6 +1,7 @@
 """Running a candidate's text in the worker, and telling its author what went wrong."""
 
 import functools
+import inspect
 import math
 import re
 import traceback
@@ -44,7 +45,9 @@ def loaded(source: str) -> dict[str, Any]:
         raise
     except BaseException as error:
         raise CandidateRefused("load", described_error(error)) from None
-    if not isinstance(namespace.get("reward"), types.FunctionType):
+    found = namespace.get("reward")
+    namespace["reward"] = inspect.unwrap(found) if callable(found) else None
+    if not isinstance(namespace["reward"], types.FunctionType):
         raise CandidateRefused("load", "there is no function called reward; define def reward(obs, ...).")
     return namespace
 
@@ -73,7 +76,8 @@ def _text(error: BaseException) -> str:
 
 
 def _short(text: str, limit: int = 400) -> str:
-    first = text.strip().split("\n\n")[0].split("\nThe error occurred")[0]
+    first = re.split(r"\n\n|\s*(?:This \w*Tracer with|The error occurred|The problem arose|It arose|See https)", text.strip())[0]
     plain = re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "?" for c in first))
     plain = re.sub(r"(/[\w.+-]+){3,}", "<path>", plain)
+    plain = re.sub(r"0x[0-9a-f]{6,}|\bid=?\s?\d{6,}", "<address>", plain)
     return (plain if len(plain) <= limit else plain[:limit] + " ...").rstrip(".")

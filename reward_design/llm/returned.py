@@ -27,7 +27,7 @@ def split(result: Any, candidate: Any) -> tuple[Any, dict[str, Any], list[Any]]:
         if not 2 <= len(parts) <= 3:
             raise _refused("a reward with memory returns (reward, new_memory) or (reward, components, new_memory).")
         memory, parts = _memory(parts[-1], candidate), parts[:-1]
-    if len(parts) > 2 or (len(parts) == 2 and not isinstance(parts[1], Mapping)):
+    if not 1 <= len(parts) <= 2 or (len(parts) == 2 and not isinstance(parts[1], Mapping)):
         raise _refused("reward must return a scalar, or (scalar, dict of named scalars).")
     terms = _terms(parts[1]) if len(parts) == 2 else {}
     return _scalar(parts[0], "the reward"), terms, memory

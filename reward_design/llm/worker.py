@@ -27,7 +27,7 @@ LARGEST_MESSAGE = 16 * 2**20
 
 
 def main() -> None:
-    """Serve one candidate: walls up, say what was reached, read the job, answer, end."""
+    """Put the walls up, say what was reached, then answer jobs until their pipe closes (a trainer sends only one)."""
     limits = json.loads(sys.argv[1])
     jax.config.update("jax_traceback_in_locations_limit", 0)
     answers = os.dup(1)
@@ -35,12 +35,11 @@ def main() -> None:
     warm_up()
     reached = isolation.seal(limits)
     send(answers, {"level": int(reached.level), "features": list(reached.features)})
-    job = receive(0)
-    null = isolation.NULL_FD
+    jobs = os.dup(0)
     for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    send(answers, answer_to(job))
-    os._exit(0)
+        os.dup2(isolation.NULL_FD, fd)
+    while True:
+        send(answers, answer_to(receive(jobs)))
 
 
 def answer_to(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def checked(source: str, specs: Mapping[str, Spec]) -> dict[str, Any]:
             "two readings of the same code gave different programs; remove time, random numbers and state.",
         )
     program = _stage("export", lambda: bytes(exported.serialize(vjp_order=1)))
-    observed = trials.tried(exported, candidate)
+    observed = _stage("smoke", lambda: trials.tried(exported, candidate))
     return {
         "used": list(candidate.used),
         "terms": list(candidate.terms),
