@@ -340,7 +340,7 @@ _Overview = (
     | Annotated[Audit, subcommand("audit", description="ask whether a design is still the task, write a page")]
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
-    | Annotated[Design, subcommand("design", description="let a language model design a reward, compare it, write a page")]
+    | Annotated[Design, subcommand("design", description="let a language model design a reward, and compare it")]
     | Annotated[Llm, subcommand("llm", description="ask a language model, or serve the embedded one")]
 )
 

@@ -27,7 +27,7 @@ def run(out: Path, calls: Path, stage: str = ""):
             _die()
         with calls.open("a") as file:
             file.write(f"{number}\n")
-        entry = {"factor": "position", "shape": "progress", "direction": "increase", "weight": number + 1, "scale": 1}
+        entry = {"factor": "distance", "shape": "progress", "direction": "decrease", "weight": number + 1, "scale": 1}
         return json.dumps({"terms": [entry]})
 
     model.__name__ = "counted"

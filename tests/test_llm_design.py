@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from tests import design_worker
 SMALL = design_worker.SMALL
 
 
-def terms(weight=1.0, factor="position", shape="progress", direction="increase"):
+def terms(weight=1.0, factor="distance", shape="progress", direction="decrease"):
     entry = {"factor": factor, "shape": shape, "direction": direction, "weight": weight, "scale": 1.0}
     return json.dumps({"terms": [entry]})
 
@@ -43,8 +42,8 @@ class Script:
         return self.answers[(len(self.asked) - 1) % len(self.answers)]
 
 
-def search(model, tmp_path, **settings):
-    return design("chain", model=model, out=tmp_path, **{**SMALL, "language": "terms", **settings})
+def search(model, tmp_path, task_name="chain", **settings):
+    return design(task_name, model=model, out=tmp_path, **{**SMALL, "language": "terms", **settings})
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ def test_a_limit_keeps_what_there_is_and_says_so(tmp_path):
 
 
 def test_a_model_that_never_answers_with_a_reward_ends_in_words(tmp_path):
-    found = search(Script("I will not."), tmp_path, candidates=1, rounds=1, language="code", budget=Budget(calls=4))
+    found = search(Script("I will not."), tmp_path, candidates=2, rounds=1, language="code", budget=Budget(calls=4))
     assert found.best is None
     assert found.reward is None
     assert "calls" in found.stopped
@@ -111,9 +110,9 @@ def test_the_same_call_costs_nothing_again(tmp_path):
 
 
 def test_another_search_is_refused_in_the_same_folder(tmp_path):
-    search(Script(terms()), tmp_path, candidates=1, rounds=1)
+    search(Script(terms(1.0), terms(2.0)), tmp_path, candidates=2, rounds=1)
     with pytest.raises(ValueError, match="belongs to a different configuration"):
-        search(Script(terms()), tmp_path, candidates=2, rounds=1)
+        search(Script(terms()), tmp_path, candidates=3, rounds=1)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +142,8 @@ def test_every_preset_is_a_set_of_parts():
 
 
 def test_random_search_knows_the_language_and_asks_nobody(tmp_path):
-    found = design("chain", preset="random", out=tmp_path, **{**SMALL, "rounds": 1, "candidates": 3})
-    assert sum(c.trained for c in found.candidates) == 3
+    found = design("chain", preset="random", out=tmp_path, **{**SMALL, "rounds": 1, "candidates": 2})
+    assert sum(c.trained for c in found.candidates) == 2
     assert found.used.calls == 0
     rng = np.random.default_rng(0)
     shapes = {t.shape for _ in range(60) for t in parse_terms(random_terms(task("cartpole"), rng), task("cartpole"))}
@@ -154,13 +153,15 @@ def test_random_search_knows_the_language_and_asks_nobody(tmp_path):
 def test_l2r_asks_a_descriptor_and_the_coder_sees_what_it_said(tmp_path):
     def model(messages):
         told.append(messages)
-        return "- go right, 10" if "Describe the behaviour" in messages[-1]["content"] else terms()
+        return "- go right, 10" if "Describe the behaviour" in messages[-1]["content"] else terms(len(told))
 
     told = []
-    found = search(model, tmp_path, preset="l2r", rounds=1, candidates=1)
+    found = search(model, tmp_path, preset="l2r", rounds=1, candidates=2)
     assert found.best is not None
-    assert len(told) == 2
-    assert "go right, 10" in told[1][-1]["content"]
+    assert len(told) == 4
+    described = [i for i, messages in enumerate(told) if "Describe the behaviour" in messages[-1]["content"]]
+    assert len(described) == 2
+    assert all("go right, 10" in told[i][-1]["content"] for i in range(4) if i not in described)
 
 
 def test_icpl_shows_best_and_worst_and_no_score(tmp_path):
@@ -187,31 +188,30 @@ def test_a_person_decides_by_pairs():
 
 
 def test_card_sends_a_reward_back_before_training(tmp_path):
-    model = Script(terms(1.0, direction="decrease"), terms(1.0))
-    found = search(model, tmp_path, preset="card", rounds=2, candidates=1)
-    held, passed = found.candidates
-    assert held.refusal.stage == "preference"
-    assert not held.trained
-    assert held.accuracy < 0.8 <= passed.accuracy
-    assert passed.trained
-    assert "ranks" in model.asked[1][-1]["content"]
-    assert "A failure that it pays too much" in model.asked[1][-1]["content"]
+    model = Script(*(terms(w, direction="increase") for w in (1.0, 2.0)), terms(1.0), terms(2.0))
+    found = search(model, tmp_path, "four_rooms", preset="card", rounds=2)
+    held, passed = found.candidates[:2], found.candidates[2:]
+    assert [c.refusal.stage for c in held] == ["preference"] * 2
+    assert max(c.accuracy for c in held) < 0.8 <= min(c.accuracy for c in passed)
+    assert [c.trained for c in found.candidates] == [False, False, True, True]
+    assert "ranks" in model.asked[-1][-1]["content"]
+    assert "A failure that it pays too much" in model.asked[-1][-1]["content"]
 
 
 def test_orso_hands_out_half_of_the_training(tmp_path):
-    model = Script(*(terms(w, direction=d) for w in (1.0, 2.0) for d in ("increase", "decrease")))
-    found = search(model, tmp_path, preset="orso", rounds=1, candidates=4)
-    full = 4 * 1024 * 1
+    model = Script(terms(1.0), terms(1.0, direction="increase"))
+    found = search(model, tmp_path, preset="orso", rounds=1, candidates=2)
+    full = 2 * 1024
     spent = sum(c.statistics.env_steps for c in found.candidates)
     assert 0.4 * full <= spent <= 0.6 * full
     slices = [r["value"]["arm"] for r in read(tmp_path) if r["kind"] == "slice"]
-    assert slices[:4] == [0, 1, 2, 3]
+    assert slices[:2] == [0, 1]
     assert len(slices) == spent / 128
 
 
 def test_revolve_crosses_and_mutates(tmp_path):
     model = Script(*(terms(w) for w in range(1, 99)))
-    found = search(model, tmp_path, preset="revolve", rounds=3, candidates=6)
+    found = search(model, tmp_path, preset="revolve", rounds=3, candidates=2)
     origins = {c.origin for c in found.candidates if c.round > 0}
     assert origins == {"new", "mutation"} or "crossover" in origins
     known = {c.id: c for c in found.candidates}
@@ -221,6 +221,12 @@ def test_revolve_crosses_and_mutates(tmp_path):
 
 # --- code -----------------------------------------------------------------------------------------------------------
 
+BAD = """
+```python
+def reward(obs):
+    zero = 0.0 * obs
+    return zero, {"sparse": zero, "dense": zero}
+```"""
 GOOD = """Here:
 ```python
 def reward(obs, next_obs):
@@ -241,7 +247,7 @@ def test_auto_mc_reward_criticises_repairs_and_scales_signs(tmp_path):
             return GOOD
         if "failures were analysed" in last:
             return GOOD.replace("7.0", "9.0")
-        return '```python\ndef reward(obs):\n    zero = 0.0 * obs\n    return zero, {"sparse": zero, "dense": zero}\n```'
+        return BAD
 
     told = []
     found = search(model, tmp_path, preset="auto-mc-reward", language="code", rounds=2, candidates=1)
@@ -251,7 +257,7 @@ def test_auto_mc_reward_criticises_repairs_and_scales_signs(tmp_path):
     assert second.parents == (first.id,)
     assert any(text.startswith("You find out") for text in told)
     reward = load_reward(found.path)
-    moves = task("chain").example._replace(obs=np.array([18]), next_obs=np.array([19]))
+    moves = task("chain").example._replace(obs=np.array([18]), next_obs=np.array([19]), mask=np.array([True]))
     output, _ = reward.unroll(*reward.init(None, moves), _rows(moves))
     assert float(output.reward[0, 0]) == pytest.approx(1.1)
     assert float(output.terms["dense"][0, 0]) == pytest.approx(0.1)
@@ -272,7 +278,8 @@ def test_sources_in_answers():
 
 
 def test_signs_need_plain_names_and_keep_memory():
-    text = sign_scaled("def initial_memory():\n    return 0\n\ndef reward(obs, memory) -> tuple:\n    return 1, {}, memory")
+    memory = "def initial_memory():\n    return 0\n\n"
+    text = sign_scaled(f"{memory}def reward(obs, memory) -> tuple:\n    return 1, {{}}, memory")
     assert "def designed_reward(obs, memory) -> tuple:" in text
     assert text.rstrip().endswith("signs, result[2]")
     assert sign_scaled("def reward(obs=(1)):\n    return 1") == "def reward(obs=(1)):\n    return 1"
@@ -281,20 +288,29 @@ def test_signs_need_plain_names_and_keep_memory():
 # --- kill -9 --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """What the killed processes compile is compiled once."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
 @pytest.mark.parametrize("stage", design_worker.STAGES)
-def test_a_kill_at_any_stage_pays_nothing_twice(stage, tmp_path):
+def test_a_kill_at_any_stage_pays_nothing_twice(stage, compiled, tmp_path):
+    """Asked at most twice in all for two candidates; a call that was killed while it ran has to be made again."""
     calls, out = tmp_path / "calls", tmp_path / "out"
     worker = [sys.executable, "-m", "tests.design_worker", str(out), str(calls)]
     root = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, **compiled, "PYTHONPATH": str(root)}
     first = subprocess.Popen([*worker, stage], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
     assert first.wait(timeout=300) == -signal.SIGKILL, "it was not killed where it should have been"
-    before = calls.read_text().count("\n") if calls.exists() else 0
+    kinds = [record["kind"] for record in read(out)]
+    assert stage in ("answering", "training") or kinds[-1] == stage
+    trained = {r["name"]: r["value"] for r in read(out) if r["kind"] == "trained"}
     found = design_worker.run(out, calls)
-    total = calls.read_text().count("\n")
     assert found.stopped == ""
-    assert sum(c.trained for c in found.candidates) == 2
-    asked = [line.split()[0] for line in calls.read_text().splitlines()]
-    assert total - before <= 2 - (before if stage != "answering" else 0)
-    assert len(asked) <= 2 + (stage == "answering")
-    assert time.time() > 0
+    assert [c.trained for c in found.candidates] == [True, True]
+    assert calls.read_text().count("\n") == 2
+    after = [r for r in read(out) if r["kind"] == "trained"]
+    assert len(after) == 2
+    assert all(r["value"] == trained.get(r["name"], r["value"]) for r in after)

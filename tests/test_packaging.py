@@ -35,7 +35,10 @@ LOCKED_EXTRAS = (
     "local-llm",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
-LAYERS = ("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance", "llm", "experiments", "designers", "cli")
+LAYERS = (
+    *("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance"),
+    *("llm", "experiments", "designers", "cli"),
+)
 
 
 def setup_cfg() -> configparser.ConfigParser:

@@ -7,13 +7,13 @@ _HEAD = re.compile(r"^def reward\(([^()]*)\)[^:\n]*:", re.MULTILINE)
 
 
 def source_of(text: str, language: str) -> str | None:
-    """The candidate in an answer, None if there is none.
+    r"""The candidate in an answer, None if there is none.
 
     Code is the last fenced block that defines ``reward``, an unclosed one included, or everything from the first line
     that looks like code. Terms are the whole answer, or a fenced block, or what stands between the outermost braces.
 
     Example:
-        >>> print(source_of("Here it is:\\n```python\\ndef reward(obs):\\n    return 0.0\\n```", "code"))
+        >>> print(source_of("Here it is:\n```python\ndef reward(obs):\n    return 0.0\n```", "code"))
         def reward(obs):
             return 0.0
         >>> source_of("I cannot do that.", "code") is None
@@ -34,7 +34,7 @@ def source_of(text: str, language: str) -> str | None:
 
 
 def sign_scaled(source: str) -> str:
-    """Auto MC-Reward's scaling around a program: r = sgn(sparse) + 0.1 sgn(dense).
+    r"""Auto MC-Reward's scaling around a program: r = sgn(sparse) + 0.1 sgn(dense).
 
     The program must define ``def reward(<plain names>)`` and return ``(reward, {"sparse": ..., "dense": ...})``, with
     new memory where it has one. It is renamed, and a ``reward`` with the same parameters is added that calls it; the
@@ -46,7 +46,7 @@ def sign_scaled(source: str) -> str:
     Source: Li et al., "Auto MC-Reward", CVPR 2024, arXiv 2312.09238.
 
     Example:
-        >>> print(sign_scaled("def reward(obs):\\n    return obs, {'sparse': obs, 'dense': -obs}").splitlines()[-3])
+        >>> print(sign_scaled("def reward(obs):\n    return obs, {'sparse': obs, 'dense': -obs}").splitlines()[-3])
             signs = {"sparse": jnp.sign(parts["sparse"]), "dense": 0.1 * jnp.sign(parts["dense"])}
     """
     head = _HEAD.search(source)
@@ -61,6 +61,6 @@ def sign_scaled(source: str) -> str:
         f"    result = designed_reward({', '.join(names)})\n"
         "    parts = result[1]\n"
         '    signs = {"sparse": jnp.sign(parts["sparse"]), "dense": 0.1 * jnp.sign(parts["dense"])}\n'
-        '    signs = {name: jnp.asarray(value, jnp.float32) for name, value in signs.items()}\n'
+        "    signs = {name: jnp.asarray(value, jnp.float32) for name, value in signs.items()}\n"
         f'    return signs["sparse"] + signs["dense"], signs{rest}\n'
     )

@@ -17,7 +17,7 @@ class Balancing:
 
     Arm i was played n_i times with mean utility u_i. Its width is h_i = √(ln(K ln n_i / δ) / n_i), its balancing
     potential φ_i = d_i √n_i, where d_i starts at 1. Every arm is played once, then the one with the least potential.
-    After a play of arm i: if u_i + d_i √n_i / n_i + c h_i < max_j (u_j − c h_j), its regret is larger than d_i says, and
+    After a play of arm i: if u_i + d_i √n_i / n_i + c h_i < max_j (u_j − c h_j), its regret exceeds what d_i says, and
     d_i doubles.
 
     Where ln n_i gives no width (n_i = 1) there is no confidence: h_i = ∞, the arm neither doubles nor sets the maximum.

@@ -20,7 +20,7 @@ SHARE = 0.5
 
 def train_all(session: Session, number: int, candidates: list[Candidate]) -> None:
     """Train every candidate in full; what is in the journal is not trained again."""
-    training = _training(session, number, candidates)
+    training = _training(session, number, candidates, session.num_candidates)
     if training is not None:
         total = session.config.num_updates
         chunk = math.ceil(total / min(NUM_CHUNKS, total))
@@ -71,15 +71,13 @@ def _replayed(session: Session, number: int, training: Training, slice_: int) ->
     return arms
 
 
-def _training(session: Session, number: int, candidates: list[Candidate]) -> Training | None:
+def _training(session: Session, number: int, candidates: list[Candidate], width: int = 0) -> Training | None:
     """The training of a round, None if its results are known."""
     if not candidates or all(session.journal.known("trained", c.id) for c in candidates):
         return None
     rewards = {c.id: session.reward(c) for c in candidates}
     folder = session.folder / "training" / f"round-{number}"
-    return Training(
-        session.task, session.learner, session.config, rewards, session.seeds, folder, width=session.num_candidates
-    )
+    return Training(session.task, session.learner, session.config, rewards, session.seeds, folder, width=width)
 
 
 def _conclude(session: Session, number: int, candidates: list[Candidate], training: Training | None) -> None:

@@ -100,10 +100,12 @@ def _headline(winner: Candidate | None, identity: dict[str, Any]) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    loader = jinja2.ChoiceLoader([
-        jinja2.PackageLoader("reward_design.llm.designers", "templates"),
-        jinja2.PackageLoader("reward_design.experiments", "templates"),
-    ])
+    loader = jinja2.ChoiceLoader(
+        [
+            jinja2.PackageLoader("reward_design.llm.designers", "templates"),
+            jinja2.PackageLoader("reward_design.experiments", "templates"),
+        ]
+    )
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": report.number, "interval": report.interval, "pretty": _pretty, "table": component_table,

@@ -16,6 +16,7 @@ from reward_design.preferences.person import ANSWERS, Given
 LENGTH = 60
 """Steps of a clip, at most."""
 
+
 class Person:
     """A judge who watches: all pairs of candidates are shown, the one preferred most often is the best.
 

@@ -37,7 +37,8 @@ def ends(session: Session, number: int, candidates: list[Candidate]) -> Any:
 def _judged(session: Session, number: int, trained: list[Candidate]) -> Ends | None:
     if session.judge is None or len(trained) < 2:
         return selection.ends(trained)
-    chosen = session.journal.once("judge", str(number), lambda: session.judge and session.judge(session, number, trained))
+    judge = session.judge
+    chosen = session.journal.once("judge", str(number), lambda: judge(session, number, trained))
     if chosen is None:
         return selection.ends(trained)
     return Ends(session.candidates[chosen[0]], session.candidates[chosen[1]])

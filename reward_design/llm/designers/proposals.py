@@ -86,7 +86,7 @@ def in_context_preferences(session: Session, number: int, draw: int) -> Prompt:
 
 
 def card(session: Session, number: int, draw: int) -> Prompt:
-    """CARD: the last candidate with process and trajectory feedback, or with preference feedback if the gate held it."""
+    """CARD: the last candidate with process and trajectory feedback, or preference feedback if the gate held it."""
     parent: Candidate | None = session.memory
     if parent is None:
         return Prompt(tuple(session.opening()), "task")

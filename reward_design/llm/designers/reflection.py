@@ -131,10 +131,10 @@ def failure_report(statistics: Statistics, *, num_traces: int = 3) -> str:
 
 
 def difference(old: str, new: str) -> str:
-    """Lines that changed from one source to another, in unified form without its heading.
+    r"""Lines that changed from one source to another, in unified form without its heading.
 
     Example:
-        >>> print(difference("a\\nb", "a\\nc"))
+        >>> print(difference("a\nb", "a\nc"))
          a
         -b
         +c

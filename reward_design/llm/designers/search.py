@@ -137,9 +137,9 @@ def design(
 
     Example:
         >>> import tempfile
-        >>> text = '{"terms": [{"factor": "position", "shape": "progress", "direction": "increase", "weight": 1}]}'
-        >>> found = design("chain", model=lambda messages: text, language="terms", rounds=1, candidates=1, seeds=1,
-        ...                steps=256, config={"num_envs": 4, "num_steps": 32}, audits="none", out=tempfile.mkdtemp())
+        >>> term = '{"factor": "distance", "shape": "exp", "direction": "decrease", "weight": 1, "scale": 1}'
+        >>> found = design("chain", model=lambda messages: f'{{"terms": [{term}]}}', language="terms", rounds=1,
+        ...                candidates=1, seeds=1, steps=256, config={"num_envs": 4, "num_steps": 32}, audits="none", out=tempfile.mkdtemp())
         >>> found.best.id, found.path.name
         ('0.0', 'best.reward')
     """
@@ -163,11 +163,12 @@ def design(
     }  # fmt: skip
     with Store(folder, identity, overwrite=overwrite) as store:
         session = Session(
-            made, parts, spoken, chat, Journal(store), folder, learner, settings, runs, wanted, seed=seed, audits=audits,
-            judge=judge, films=getattr(judge, "film", None),
+            made, parts, spoken, chat, Journal(store), folder, learner, settings, runs, wanted, seed=seed,
+            audits=audits, judge=judge, films=getattr(judge, "film", None),
         )  # fmt: skip
         session.tell = _teller(session, on_progress)
-        session.journal.note("session", command=command or f"design({made.name!r}, preset={parts.name!r})", **provenance())
+        command = command or f"design({made.name!r}, preset={parts.name!r})"
+        session.journal.note("session", command=command, **provenance())
         stopped = _search(session, rounds)
         return _result(session, stopped)
 
@@ -224,7 +225,8 @@ def _check(parts: Parts, rounds: int, candidates: int | None, audits: str, langu
     if audits not in AUDITS:
         raise ValueError(f"audits must be one of {', '.join(AUDITS)}, got {audits!r}.")
     if language is not None and language not in parts.languages:
-        raise ValueError(f"preset {parts.name!r} works with {' and '.join(parts.languages)}, got language={language!r}.")
+        known = " and ".join(parts.languages)
+        raise ValueError(f"preset {parts.name!r} works with {known}, got language={language!r}.")
 
 
 def _language(parts: Parts, model: Any) -> str:

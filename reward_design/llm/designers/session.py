@@ -21,12 +21,15 @@ from reward_design.llm.designers.prompts import label, render
 from reward_design.llm.designers.training import side_by_side
 from reward_design.llm.files import load_reward, save_reward
 from reward_design.llm.models import ChatModel
+from reward_design.llm.outcomes import ModelError
 from reward_design.llm.refusal import CandidateRefused
 from reward_design.llm.schemas import Message
 from reward_design.llm.terms import terms_schema
 
 MAX_TERMS = 4
 """Terms that the embedded model may write; longer lists it does not end."""
+ANSWERED = ("truncated", "invalid", "empty", "refusal", "gigantic")
+"""Outcomes of a call with which the model did answer, though in vain."""
 NUM_RANDOM = 32
 """Episodes of random actions with which the buffer of CARD's gate begins."""
 
@@ -177,11 +180,11 @@ class Session:
         first: int = 0,
         schema: Mapping[str, Any] | None = None,
     ) -> dict[int, str]:
-        """Answers by number of sample; those in the journal are not asked for again. Some may be missing.
+        """Answers by number of sample; those in the journal are not asked for again. An empty one failed for good.
 
         Raises:
             BudgetExceeded: at a hard limit; answers that came before it are in the journal.
-            ModelError: if none came.
+            ModelError: if the model cannot be reached; what it says, however bad, is no error.
         """
         assert self.model is not None
         mark = digest({"messages": list(messages), "schema": schema, "template": label(template)})
@@ -196,15 +199,26 @@ class Session:
 
     def _ask(self, messages: list[Message], mark: str, first: int, count: int, template: str, schema: Any) -> None:
         assert self.model is not None
-        stop = None
+        stop, why = None, "the model gave no answer"
         try:
             answers = self.model.ask(messages, samples=count, schema=schema, template=template, first=first)
         except BudgetExceeded as limit:
             stop, answers = limit, limit.answers
-        for answer in answers:
-            tokens = answer.prompt_tokens + answer.completion_tokens
-            value = {"text": answer.text, "tokens": tokens, "cost": answer.cost, "cached": answer.cached}
-            self.journal.put("answer", f"{mark}/{answer.sample}", value | {"used": self.model.budget.report()})
+        except ModelError as error:  # an answer that is none is a draw in vain; a server that is gone ends the search
+            if error.outcome not in ANSWERED:
+                raise
+            answers, why = [], str(error)
+        given = {answer.sample: answer for answer in answers}
+        for sample in range(first, first + count):
+            if sample in given:
+                answer = given[sample]
+                tokens = answer.prompt_tokens + answer.completion_tokens
+                value = {"text": answer.text, "tokens": tokens, "cost": answer.cost, "cached": answer.cached}
+            elif stop is None:
+                value = {"text": "", "failed": why}
+            else:
+                continue
+            self.journal.put("answer", f"{mark}/{sample}", value | {"used": self.model.budget.report()})
         if stop is not None:
             raise stop
 

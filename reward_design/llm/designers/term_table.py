@@ -46,7 +46,7 @@ def term_table(task: Task) -> Reward:
     def step(p: Any, state: State, t: Transition) -> tuple[Any, State]:
         now, past = values(t), state.episode
         x, before = now[..., p["factor"]], past["last"][..., p["factor"]]
-        s, scale = p["sign"], p["scale"]
+        s, scale, weight, shape = (p[name][None] for name in ("sign", "scale", "weight", "shape"))
         shaped = {
             "linear": s * x / scale,
             "exp": (1.0 - s) / 2 - s * jnp.expm1(-jnp.abs(x) / scale),
@@ -56,8 +56,8 @@ def term_table(task: Task) -> Reward:
         }
         chosen = jnp.zeros_like(x)
         for number, name in enumerate(SHAPES):
-            chosen = jnp.where(p["shape"] == number, shaped[name], chosen)
-        paid = jnp.where(p["weight"] == 0, 0.0, p["weight"] * chosen)
+            chosen = jnp.where(shape == number, shaped[name], chosen)
+        paid = jnp.where(weight == 0, 0.0, weight * chosen)
         terms = {f"{j:02d}": paid[..., j] for j in range(MAX_TERMS)}
         return (paid.sum(-1), terms), State(episode={"last": now, "seen": jnp.ones_like(past["seen"])})
 

@@ -69,7 +69,7 @@ class Training:
         self.task, self.learner, self.config, self.folder = task, learner, config, folder
         self.ids, self.seeds = list(rewards), list(seeds)
         self.pool = pool(task, rewards)
-        self.reward, self.width = self.pool.reward, max(width, len(self.ids))
+        self.reward, self.width = self.pool.reward, width
         self.done = dict.fromkeys(self.ids, 0)
         self.refused: dict[str, Refusal] = {}
         self.seconds = dict.fromkeys(self.ids, 0.0)
@@ -159,14 +159,12 @@ class Training:
         base.check_fits(self.learner, self.config, self.task.env, self.reward)
         first = _init(self.learner, self.task.env, self.reward, self.config, self._keys)
         repeated = lambda x, like: jnp.broadcast_to(jnp.asarray(x, like.dtype), like.shape)  # noqa: E731
-        params = {
-            name: jax.tree.map(repeated, self.pool.params[name], first.reward_params) for name in self.ids
-        }
+        params = {name: jax.tree.map(repeated, self.pool.params[name], first.reward_params) for name in self.ids}
         return {name: jax.tree.map(jnp.array, first._replace(reward_params=params[name])) for name in self.ids}
 
     def _on_device(self, ids: Sequence[str], updates: int) -> None:
         begun = time.perf_counter()
-        lanes = [*ids, *[ids[-1]] * (self.width - len(ids) if len(ids) > 1 else 0)]
+        lanes = [*ids, *[ids[-1]] * (self.width - len(ids))]
         num, devices = len(lanes) * len(self.seeds), jax.local_devices()
         count = next(n for n in range(len(devices), 0, -1) if num % n == 0)
         mesh = Mesh(np.asarray(devices[:count]), ("seeds",))
@@ -189,9 +187,14 @@ class Training:
                     state = jax.tree.map(lambda x, i=i: jnp.array(x[i]), self._states[name])
                     results.append(
                         train_host(
-                            self.learner, self.config, envs, self.reward, self._keys[i], state=state,
+                            self.learner,
+                            self.config,
+                            envs,
+                            self.reward,
+                            self._keys[i],
+                            state=state,
                             num_updates=updates,
-                        )  # fmt: skip
+                        )
                     )
         except NonFiniteRewardError as error:
             self.refused[name] = Refusal("training", self._not_finite(name, str(error)))
@@ -240,8 +243,14 @@ class Training:
 
     def _identity(self) -> dict[str, Any]:
         reasons = {name: refusal.reason for name, refusal in self.refused.items()}
-        return {"ids": self.ids, "seeds": self.seeds, "done": self.done, "refused": reasons, "seconds": self.seconds,
-                "history": self.history}
+        return {
+            "ids": self.ids,
+            "seeds": self.seeds,
+            "done": self.done,
+            "refused": reasons,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
 
     def _restore(self) -> None:
         if not self._kept() or not (self.folder and (self.folder / "states").is_dir()):
