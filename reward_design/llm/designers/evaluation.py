@@ -7,6 +7,7 @@ import numpy as np
 
 from reward_design.llm.designers.bandits import Balancing, balancing
 from reward_design.llm.designers.candidates import Candidate, Refusal, statistics_from
+from reward_design.llm.designers.journal import digest
 from reward_design.llm.designers.session import Session
 from reward_design.llm.designers.training import Training
 
@@ -20,14 +21,15 @@ SHARE = 0.5
 
 def train_all(session: Session, number: int, candidates: list[Candidate]) -> None:
     """Train every candidate in full; what is in the journal is not trained again."""
-    training = _training(session, number, candidates, session.num_candidates)
+    todo = [c for c in candidates if not session.journal.known("trained", c.id)]
+    training = _training(session, number, todo, session.num_candidates)
     if training is not None:
         total = session.config.num_updates
         chunk = math.ceil(total / min(NUM_CHUNKS, total))
         while (left := min(chunk, total - max(training.done.values()))) > 0:
-            training.advance([c.id for c in candidates if training.done[c.id] + left <= total], left)
+            training.advance([c.id for c in todo if training.done[c.id] + left <= total], left)
             done = max(training.done.values())
-            session.tell("train", f"{done * session.config.steps_per_update:,} steps of {len(candidates)} candidates")
+            session.tell("train", f"{done * session.config.steps_per_update:,} steps of {len(todo)} candidates")
     _conclude(session, number, candidates, training)
 
 
@@ -76,7 +78,7 @@ def _training(session: Session, number: int, candidates: list[Candidate], width:
     if not candidates or all(session.journal.known("trained", c.id) for c in candidates):
         return None
     rewards = {c.id: session.reward(c) for c in candidates}
-    folder = session.folder / "training" / f"round-{number}"
+    folder = session.folder / "training" / f"round-{number}-{digest(list(rewards))[:8]}"
     return Training(session.task, session.learner, session.config, rewards, session.seeds, folder, width=width)
 
 

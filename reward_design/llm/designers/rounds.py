@@ -2,13 +2,17 @@
 
 from typing import Any
 
+from reward_design.llm.budget import BudgetExceeded
 from reward_design.llm.build import check_many
 from reward_design.llm.designers.answers import source_of
 from reward_design.llm.designers.candidates import Candidate, Refusal
 from reward_design.llm.designers.prompts import render
 from reward_design.llm.designers.session import Prompt, Session, message
+from reward_design.llm.outcomes import ModelError
 from reward_design.llm.refusal import CandidateRefused
 
+ENDS = (BudgetExceeded, ModelError)
+"""What ends a search, after what runs has been trained."""
 PATIENCE = 10
 """Draws of a round, times the candidates that are wanted; then it goes on with those that run."""
 
@@ -25,9 +29,7 @@ def play(session: Session, number: int) -> None:
     try:
         for candidate in _drawn(session, number):
             running.append(candidate)
-    except Exception as error:  # a limit, or a model that is gone: train what there is, then say so
-        if not _ends_a_search(error):
-            raise
+    except ENDS as error:  # a limit, or a model that is gone: train what there is, then say so
         stop = error
     for candidate in running:
         refusal = session.parts.gate(session, candidate) if session.parts.gate else None
@@ -42,13 +44,6 @@ def play(session: Session, number: int) -> None:
         raise stop
 
 
-def _ends_a_search(error: Exception) -> bool:
-    from reward_design.llm.budget import BudgetExceeded
-    from reward_design.llm.outcomes import ModelError
-
-    return isinstance(error, (BudgetExceeded, ModelError))
-
-
 def _drawn(session: Session, number: int) -> Any:
     """Candidates that passed all checks, one after the other, until there are enough."""
     draw, running = 0, 0
@@ -56,17 +51,22 @@ def _drawn(session: Session, number: int) -> Any:
     while running < wanted and draw < PATIENCE * wanted:
         count = min(wanted - running, PATIENCE * wanted - draw)
         prompts = [session.parts.propose(session, number, draw + i) for i in range(count)]
-        for candidate in _checked(session, _answered(session, number, draw, prompts)):
+        drawn, stop = _answered(session, number, draw, prompts)
+        for candidate in _checked(session, drawn):
             if candidate.refusal is None:
                 running += 1
                 yield candidate
+        if stop is not None:
+            raise stop
         draw += count
 
 
-def _answered(session: Session, number: int, draw: int, prompts: list[Prompt]) -> list[tuple[Candidate, Prompt]]:
-    """A candidate per answer; equal prompts in a row are one request."""
-    found, start = [], 0
-    while start < len(prompts):
+def _answered(
+    session: Session, number: int, draw: int, prompts: list[Prompt]
+) -> tuple[list[tuple[Candidate, Prompt]], Exception | None]:
+    """A candidate per answer, and what ended the asking before its time; equal prompts in a row are one request."""
+    found, start, stop = [], 0, None
+    while start < len(prompts) and stop is None:
         prompt, end = prompts[start], start + 1
         while end < len(prompts) and prompts[end] == prompt:
             end += 1
@@ -74,13 +74,16 @@ def _answered(session: Session, number: int, draw: int, prompts: list[Prompt]) -
             texts = {draw + start: prompt.source}
             end = start + 1
         else:
-            texts = session.ask(
-                prompt.messages, template=prompt.template, samples=end - start, first=draw + start,
-                schema=session.schema(),
-            )  # fmt: skip
+            try:
+                texts = session.ask(
+                    prompt.messages, template=prompt.template, samples=end - start, first=draw + start,
+                    schema=session.schema(),
+                )  # fmt: skip
+            except ENDS as error:
+                texts, stop = session.last, error
         found += [(_candidate(session, number, sample, prompt, text), prompt) for sample, text in texts.items()]
         start = end
-    return found
+    return found, stop
 
 
 def _candidate(session: Session, number: int, draw: int, prompt: Prompt, text: str) -> Candidate:
@@ -94,23 +97,30 @@ def _candidate(session: Session, number: int, draw: int, prompt: Prompt, text: s
 
 def _checked(session: Session, drawn: list[tuple[Candidate, Prompt]]) -> list[Candidate]:
     """Critic and checks, with as many repairs as the preset has; those that need the sandbox go there together."""
-    todo = drawn
-    for attempt in range(session.parts.repairs + 1):
-        todo = [(_criticised(session, c, attempt) if c.refusal is None else c, p) for c, p in todo]
-        todo = [(_not_twice(session, c, attempt), p) for c, p in todo]
-        _through_checks(session, [c for c, _ in todo if c.refusal is None], attempt)
-        todo = [(session.candidates[c.id], p) for c, p in todo]
-        failed = [(c, p) for c, p in todo if c.refusal is not None]
-        if not failed or attempt == session.parts.repairs:
-            break
-        for candidate, prompt in failed:
-            _repaired(session, candidate, prompt, attempt)
-        todo = [(session.candidates[c.id], p) for c, p in failed]
+    try:
+        _until_they_run(session, drawn)
+    except ENDS as error:
+        for candidate in (session.candidates[c.id] for c, _ in drawn):
+            if candidate.refusal is None and candidate.id not in session.passed_checks:
+                session.update(candidate.with_(refusal=Refusal("budget", f"Not checked to its end: {error}")))
     found = [session.candidates[c.id] for c, _ in drawn]
     for candidate in found:
         refused = candidate.refusal
         session.tell("refused" if refused else "runs", f"{candidate.id}: {refused.stage if refused else 'runs'}")
     return found
+
+
+def _until_they_run(session: Session, todo: list[tuple[Candidate, Prompt]]) -> None:
+    for attempt in range(session.parts.repairs + 1):
+        todo = [(_criticised(session, c, attempt) if c.refusal is None else c, p) for c, p in todo]
+        todo = [(_not_twice(session, c, attempt), p) for c, p in todo]
+        _through_checks(session, [c for c, _ in todo if c.refusal is None], attempt)
+        failed = [(session.candidates[c.id], p) for c, p in todo if session.candidates[c.id].refusal is not None]
+        if not failed or attempt == session.parts.repairs:
+            return
+        for candidate, prompt in failed:
+            _repaired(session, candidate, prompt, attempt)
+        todo = [(session.candidates[c.id], p) for c, p in failed]
 
 
 def _criticised(session: Session, candidate: Candidate, attempt: int) -> Candidate:
@@ -152,6 +162,8 @@ def _through_checks(session: Session, candidates: list[Candidate], attempt: int)
     for candidate in candidates:
         value = session.journal.value("checked", mark[candidate.id])
         session.update(candidate.with_(refusal=Refusal(**value) if value else None))
+        if value is None:
+            session.passed_checks.add(candidate.id)
 
 
 def _repaired(session: Session, candidate: Candidate, prompt: Prompt, attempt: int) -> None:

@@ -136,10 +136,11 @@ def design(
         ImportError: if the extra of the model is missing.
 
     Example:
-        >>> import tempfile
-        >>> term = '{"factor": "distance", "shape": "exp", "direction": "decrease", "weight": 1, "scale": 1}'
-        >>> found = design("chain", model=lambda messages: f'{{"terms": [{term}]}}', language="terms", rounds=1,
-        ...                candidates=1, seeds=1, steps=256, config={"num_envs": 4, "num_steps": 32}, audits="none", out=tempfile.mkdtemp())
+        >>> import json, tempfile
+        >>> term = {"factor": "distance", "shape": "exp", "direction": "decrease", "weight": 1, "scale": 1}
+        >>> found = design("chain", model=lambda messages: json.dumps({"terms": [term]}), language="terms", rounds=1,
+        ...                candidates=1, seeds=1, steps=256, config={"num_envs": 4, "num_steps": 32}, audits="none",
+        ...                out=tempfile.mkdtemp())
         >>> found.best.id, found.path.name
         ('0.0', 'best.reward')
     """

@@ -111,6 +111,9 @@ class Session:
         candidates: by id, in order.
         memory: what the last round selected.
         tell: hears about progress: ``tell(kind, text)``.
+        built: rewards by id.
+        passed_checks: ids of candidates that run.
+        last: what the last request gave, also one that a limit cut short.
     """
 
     task: Task
@@ -131,6 +134,8 @@ class Session:
     memory: Any = None
     tell: Callable[[str, str], None] = lambda kind, text: None
     built: dict[str, Reward] = field(default_factory=dict)
+    passed_checks: set[str] = field(default_factory=set)
+    last: dict[int, str] = field(default_factory=dict)
     recorded: list[Transition] = field(default_factory=list)
 
     def rng(self, *place: Any) -> np.random.Generator:
@@ -191,11 +196,16 @@ class Session:
         if not self.journal.known("prompt", mark):
             self.journal.put("prompt", mark, {"template": label(template), "messages": list(messages)})
         asked = range(first, first + samples)
-        missing = [i for i in asked if not self.journal.known("answer", f"{mark}/{i}")]
-        for start, count in _runs(missing):
-            self._ask(list(messages), mark, start, count, label(template), schema)
-        known = [i for i in asked if self.journal.known("answer", f"{mark}/{i}")]
-        return {i: self.journal.value("answer", f"{mark}/{i}")["text"] for i in known}
+        missing = [i for i in asked if not self._has(mark, i)]
+        try:
+            for start, count in _runs(missing):
+                self._ask(list(messages), mark, start, count, label(template), schema)
+        finally:
+            self.last = {i: self.journal.value("answer", f"{mark}/{i}")["text"] for i in asked if self._has(mark, i)}
+        return self.last
+
+    def _has(self, mark: str, sample: int) -> bool:
+        return self.journal.known("answer", f"{mark}/{sample}")
 
     def _ask(self, messages: list[Message], mark: str, first: int, count: int, template: str, schema: Any) -> None:
         assert self.model is not None
