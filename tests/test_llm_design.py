@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import reward_design.agents
+from reward_design import cli
 from reward_design.envs import task
 from reward_design.experiments.store import read
 from reward_design.llm import Budget, design, load_design, load_reward
@@ -302,8 +304,10 @@ def test_a_kill_at_any_stage_pays_nothing_twice(stage, compiled, tmp_path):
     worker = [sys.executable, "-m", "tests.design_worker", str(out), str(calls)]
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, **compiled, "PYTHONPATH": str(root)}
-    first = subprocess.Popen([*worker, stage], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
-    assert first.wait(timeout=300) == -signal.SIGKILL, "it was not killed where it should have been"
+    killed = subprocess.run(
+        [*worker, stage], cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     kinds = [record["kind"] for record in read(out)]
     assert stage in ("answering", "training") or kinds[-1] == stage
     trained = {r["name"]: r["value"] for r in read(out) if r["kind"] == "trained"}
@@ -314,3 +318,40 @@ def test_a_kill_at_any_stage_pays_nothing_twice(stage, compiled, tmp_path):
     after = [r for r in read(out) if r["kind"] == "trained"]
     assert len(after) == 2
     assert all(r["value"] == trained.get(r["name"], r["value"]) for r in after)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+    monkeypatch.setattr(reward_design.agents, "use_all_cores", lambda: 1)
+
+
+COMMAND = [
+    *("design", "--task", "chain", "--preset", "random", "--rounds", "1", "--candidates", "2", "--seeds", "1"),
+    *("--total-timesteps", "1024", "--set", "num_envs=4", "num_steps=32", "hidden=8", "num_minibatches=1"),
+    *("--audits", "none"),
+]
+
+
+def test_the_command_prints_lines_and_leaves_a_page(tmp_path, capsys, one_core):
+    assert cli.main([*COMMAND, "--final-seeds", "0", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Best: 0." in said
+    assert str(tmp_path / "report.html") in said
+    assert (tmp_path / "best.reward").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_compares_with_the_controls(tmp_path, capsys, one_core):
+    assert cli.main([*COMMAND, "--final-seeds", "2", "--out", str(tmp_path), "--quiet"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Against the controls" in page
+    assert all(f'<td class="name">{name}</td>' in page for name in ("sparse", "dense", "random", "found"))
+    capsys.readouterr()
+
+
+def test_the_command_refuses_in_a_sentence(tmp_path, capsys, one_core):
+    assert cli.main(["design", "--task", "chain", "--preset", "nobody", "--out", str(tmp_path)]) == 2
+    assert "unknown preset 'nobody'" in capsys.readouterr().err
