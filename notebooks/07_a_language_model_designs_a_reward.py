@@ -30,7 +30,7 @@ use_all_cores()  # every core a device, before JAX starts
 import matplotlib.pyplot as plt
 
 from reward_design.envs import task
-from reward_design.llm import describe_task, design, load_design
+from reward_design.llm import describe_task, design, load_reward
 
 square = task("gridworld")
 print(describe_task(square))
@@ -101,7 +101,7 @@ print(messages_seen[-1][-1]["content"])
 
 # %%
 print(found.best.source)
-print(load_design(folder).name, "from", found.path)
+print(load_reward(found.path).name, "from", found.path)
 fig, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 for candidate in (c for c in found.candidates if c.trained):
     ax.plot(candidate.statistics.steps, candidate.statistics.curves["success"], label=candidate.id)

@@ -12,6 +12,9 @@ import numpy as np
 import reward_design as rd
 from reward_design import Kind, Reward, Transition
 from reward_design.bilevel import alignment_reward
+from reward_design.llm import Labeller, chat_model, classification_reward, ranking_reward, retrieval_reward
+from reward_design.llm.annotate_keys import digest
+from reward_design.llm.annotate_rewards import CharNetwork
 from reward_design.preferences import Factor, bradley_terry, factor_sum, heron, preference_reward, synthetic_teacher
 from reward_design.redistribution import (
     hidden_reward,
@@ -194,6 +197,29 @@ def ranking() -> list[Factor]:
     return [score, Factor("position", lambda t: t.reward, sign=-1, aggregate="last")]
 
 
+def letters(transition: Transition) -> jax.Array:
+    """A message ``[B, 2]`` of few different letters."""
+    return jnp.clip(jnp.round(65 + 2 * vector(transition.obs)[:, :2]), 1, 255).astype(jnp.uint8)
+
+
+def labelled(factory: Callable[..., Reward], **settings: Any) -> Reward:
+    """A reward from messages as after learning: half of the messages are labelled, networks are trained."""
+    judge = chat_model(lambda messages: '{"analysis": "", "label": "FOO"}')
+    labeller = Labeller(judge, "open the door", pairs=factory is ranking_reward, capacity=8)
+    reward = factory(labeller, message=letters, num_messages=8, **settings)
+
+    def init(key: Any, example: Transition) -> Any:
+        params, state = reward.init(key, example)
+        if "trained" in params:
+            return {**params, "trained": jnp.float32(1)}, state
+        said = [[a, b] for a in range(60, 70) for b in (64, 66)]
+        keys = digest(np.array(said, np.uint8), np)
+        keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))][:8]
+        return {**params, "keys": jnp.asarray(keys), "labels": jnp.ones(8)}, state
+
+    return dataclasses.replace(reward, init=init)
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 P, C, T = Kind.POINTWISE, Kind.CAUSAL, Kind.TRAJECTORY
@@ -251,4 +277,7 @@ CASES = [
     Case("ircr", "uniform", lambda: ircr(normalise=False), T),
     Case("smoothed_ircr", "", lambda: smoothed_ircr(max_length=12), C),
     Case("hidden_reward", "", hidden_reward, P),
+    Case("retrieval_reward", "", lambda: labelled(retrieval_reward), C),
+    Case("classification_reward", "", lambda: labelled(classification_reward, network=CharNetwork(4)), C),
+    Case("ranking_reward", "", lambda: labelled(ranking_reward, network=CharNetwork(4), threshold=-9.0), C),
 ]

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 NEEDS = {
+    "docs/annotators.md": ("nle", "jsonschema"),
+    "docs/llm_models.md": ("jsonschema",),
     "docs/minihack.md": ("nle",),
     "docs/robotics.md": ("gymnasium_robotics", "minigrid"),
     "docs/sb3.md": ("stable_baselines3", "sbx"),

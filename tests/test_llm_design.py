@@ -14,7 +14,7 @@ import reward_design.agents
 from reward_design import cli
 from reward_design.envs import task
 from reward_design.experiments.store import read
-from reward_design.llm import Budget, design, load_design, load_reward
+from reward_design.llm import Budget, design, load_reward
 from reward_design.llm.designers import PRESETS, Parts
 from reward_design.llm.designers.answers import sign_scaled, source_of
 from reward_design.llm.designers.candidates import Candidate
@@ -61,7 +61,7 @@ def test_a_round_draws_until_enough_candidates_run(tmp_path):
     assert stages.count("terms") >= 1
     assert sum(c.trained for c in found.candidates) == 2
     assert found.stopped == ""
-    assert load_design(tmp_path).settings["weights"]
+    assert load_reward(found.path).settings["weights"]
 
 
 def test_the_second_round_reflects_on_the_fittest(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from reward_design import cli
 from reward_design.llm import ModelError, chat_model, embedded
-from reward_design.llm.models import Answer
+from reward_design.llm.answers import Answer
 
 pytest.importorskip("openai")
 pytest.importorskip("xllamacpp")

@@ -12,6 +12,8 @@ from typing import Any
 
 from reward_design.agents.settings import at_least, one_of
 from reward_design.llm import embedded, loop, schemas
+from reward_design.llm.answers import Answer, checked, packed, unpacked
+from reward_design.llm.backends import Lazily, of_function
 from reward_design.llm.budget import Budget, BudgetExceeded, Price
 from reward_design.llm.cache import Cache, key
 from reward_design.llm.endpoint import Completion, Endpoint
@@ -21,31 +23,6 @@ from reward_design.llm.schemas import Message
 MODES = ("live", "record", "replay", "refresh")
 KEYLESS = "none"
 """What is sent as key to a server that asks for none."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer of a model.
-
-    Attributes:
-        text: what it said; with a schema, JSON that fits it.
-        finish_reason: ``"stop"``, or ``"length"`` where ``max_tokens`` cut it off.
-        prompt_tokens: of the request, with that for a correction.
-        completion_tokens: of the answer, with one that had to be corrected.
-        cost: by the price of the model; of an answer from the cache, what it cost when it was made.
-        seconds: until it came, with what was tried in vain.
-        cached: whether it comes from the cache.
-        sample: its number.
-    """
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float
-    seconds: float
-    cached: bool
-    sample: int = 0
 
 
 @dataclass(eq=False)
@@ -111,7 +88,7 @@ class ChatModel:
             BudgetExceeded: at a hard limit, with the answers so far.
             CacheMissError: in mode ``replay``, for what was not recorded.
         """
-        messages = _checked(messages)
+        messages = checked(messages)
         if samples < 1 or first < 0:
             raise ValueError(f"samples must be at least 1 and first at least 0, got {samples} and {first}.")
         if schema is not None:
@@ -164,7 +141,7 @@ class ChatModel:
         """What the cache says; None where the model is to be asked."""
         if self.cache is None or self.mode in ("live", "refresh"):
             return None
-        end = _unpacked(self.cache.get(request), request["sample"])
+        end = unpacked(self.cache.get(request), request["sample"])
         if self.mode == "replay" and end is None:
             raise CacheMissError(
                 f"mode 'replay' asks no model, and sample {request['sample']} of this request is not in "
@@ -191,7 +168,7 @@ class ChatModel:
             self.outcomes[error.outcome] += 1
         if self.cache is not None and self.mode != "live":
             price = None if self.price is None else asdict(self.price)
-            self.cache.put(request, {**_packed(end), "price": price, "date": time.strftime("%Y-%m-%d")})
+            self.cache.put(request, {**packed(end), "price": price, "date": time.strftime("%Y-%m-%d")})
         return end
 
     async def _valid(self, messages: list[Message], schema: Any, seed: int, spent: "_Spent") -> tuple[str, str]:
@@ -309,11 +286,11 @@ def chat_model(
     )  # fmt: skip
     _check_settings(settings)
     if not isinstance(model, str):
-        return replace(settings, backend=_of_function(model))
+        return replace(settings, backend=of_function(model))
     wish = {"max_tokens": max_tokens, "temperature": float(temperature)}
     if local:
         file = lambda: embedded.weights() if model == "embedded" else Path(model)  # noqa: E731
-        backend = _Lazily(lambda: Endpoint("local", embedded.serve(file()), KEYLESS, seeded=True, **wish))
+        backend = Lazily(lambda: Endpoint("local", embedded.serve(file()), KEYLESS, seeded=True, **wish))
         return replace(settings, backend=backend, name=name or embedded.identity(file()))
     service = os.environ.get(key_env) or (KEYLESS if base_url or os.environ.get("OPENAI_BASE_URL") else None)
     if service is None and mode != "replay":
@@ -322,7 +299,7 @@ def chat_model(
             "none; the model 'embedded' needs neither."
         )
     make = lambda: Endpoint(model, base_url, service or KEYLESS, seeded=False, **wish)  # noqa: E731
-    return replace(settings, backend=_Lazily(make))
+    return replace(settings, backend=Lazily(make))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -332,39 +309,6 @@ def chat_model(
 class _Spent:
     prompt: int = 0
     completion: int = 0
-
-
-class _Lazily:
-    """A backend that is made when a process first asks it: what the cache knows needs neither package nor server."""
-
-    def __init__(self, make: Callable[[], Endpoint]) -> None:
-        self._make, self._made = make, {}
-
-    async def __call__(self, *args: Any) -> Completion:
-        lock, made = self._made.setdefault(os.getpid(), (asyncio.Lock(), []))
-        async with lock:
-            if not made:
-                made.append(await asyncio.to_thread(self._make))
-        return await made[0].complete(*args)
-
-
-def _of_function(fn: Callable[[list[Message]], str]) -> Any:
-    """A backend of a function; tokens are estimated, four letters each."""
-
-    async def backend(messages: list[Message], schema: Any, seconds: float, seed: int) -> Completion:
-        try:
-            async with asyncio.timeout(seconds):
-                text = await loop.in_thread(lambda: fn([dict(message) for message in messages]))
-        except TimeoutError:
-            raise ModelError("time-out", f"the function did not return within {seconds:.3g} s") from None
-        if not isinstance(text, str):
-            raise TypeError(f"a model that is a function must return text, got {type(text).__name__}.")
-        if not text.strip():
-            raise ModelError("empty", "the function returned no text")
-        prompt = sum(len(message["content"]) for message in messages) // 4 + 1
-        return Completion(text, "stop", prompt, len(text) // 4 + 1)
-
-    return backend
 
 
 def _name(model: Any, cache: Any) -> str:
@@ -389,48 +333,6 @@ def _check_settings(model: ChatModel) -> None:
             f"Budget(money=...) needs the price of model {model.name!r}: price=Price(prompt=..., completion=..., "
             "date=...), per million tokens."
         )
-
-
-def _checked(messages: Sequence[Message]) -> list[Message]:
-    """The messages as plain dictionaries.
-
-    Raises:
-        ValueError: for anything else than a list of messages that ends with one of the user.
-    """
-    roles = ("system", "user", "assistant")
-    for message in messages:
-        if set(message) != {"role", "content"} or message["role"] not in roles or not isinstance(
-            message["content"], str
-        ):  # fmt: skip
-            raise ValueError(f"a message must be {{'role': one of {roles}, 'content': text}}, got {message!r:.200}.")
-    if not messages or messages[-1]["role"] != "user":
-        raise ValueError("messages must end with one whose role is 'user'.")
-    return [dict(message) for message in messages]
-
-
-def _packed(end: Answer | ModelError) -> dict[str, Any]:
-    """How a sample ended, as the cache keeps it."""
-    if isinstance(end, ModelError):
-        return {"outcome": end.outcome, "error": str(end).partition(": ")[2], "text": end.text}
-    kept = asdict(end)
-    del kept["cached"], kept["sample"]
-    return {"outcome": "answer", **kept}
-
-
-def _unpacked(kept: Mapping[str, Any] | None, sample: int) -> Answer | ModelError | None:
-    """How a sample ended; None for an entry that does not say."""
-    try:
-        if kept is None:
-            return None
-        if kept["outcome"] != "answer":
-            return ModelError(kept["outcome"], kept["error"], came=kept["text"])
-        names = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "cost", "seconds")
-        found = {name: kept[name] for name in names}
-        if not isinstance(found["text"], str):
-            return None
-        return Answer(**found, cached=True, sample=sample)
-    except (KeyError, TypeError):
-        return None
 
 
 def _nothing(errors: list[ModelError]) -> ModelError:

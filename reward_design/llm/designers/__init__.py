@@ -2,7 +2,7 @@
 
 from reward_design.llm.designers.candidates import Candidate, Fitness, Refusal, Statistics
 from reward_design.llm.designers.presets import PRESETS
-from reward_design.llm.designers.search import DesignResult, Event, design, load_design
+from reward_design.llm.designers.search import DesignResult, Event, design
 from reward_design.llm.designers.session import Parts, Prompt, Session
 
 __all__ = [
@@ -17,5 +17,4 @@ __all__ = [
     "Session",
     "Statistics",
     "design",
-    "load_design",
 ]

@@ -25,7 +25,7 @@ from reward_design.llm.designers.candidates import Candidate, best
 from reward_design.llm.designers.journal import Journal
 from reward_design.llm.designers.presets import PRESETS
 from reward_design.llm.designers.session import Parts, Session
-from reward_design.llm.files import load_reward, save_reward
+from reward_design.llm.files import save_reward
 from reward_design.llm.models import ChatModel, chat_model
 from reward_design.llm.outcomes import ModelError
 
@@ -172,16 +172,6 @@ def design(
         session.journal.note("session", command=command, **provenance())
         stopped = _search(session, rounds)
         return _result(session, stopped)
-
-
-def load_design(folder: str | os.PathLike[str], task: envs.Task | None = None) -> Reward:
-    """The best reward that a search left in its folder.
-
-    Args:
-        folder: what was given to :func:`design` as ``out``.
-        task: the task to use it on; by default the one that it was made for.
-    """
-    return load_reward(Path(folder) / BEST, task)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

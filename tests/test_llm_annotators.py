@@ -1,0 +1,206 @@
+"""CALM's annotator: what a model is shown, how verdicts are scored, what happens to failures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from reward_design.llm import Budget, ModelError, annotate, chat_model
+from reward_design.llm.annotate_calm import baselines, find_subgoals, labels, score
+from reward_design.llm.annotate_prompts import LEGEND, Prompt, better, helpful, label
+from reward_design.llm.annotate_steps import KEYROOM, Step, Subgoal
+
+KEY = Step(". @ (", ". . @", "", "g - a key named The Master Key.", "PICKUP", frozenset({"picked_up", "message"}))
+DOOR = Step("+ @ .", "- @ .", "", "Never mind.", "APPLY", frozenset({"door_opened", "door_unlocked"}))
+NOTHING = Step(". @ .", ". . @", "", "", "E", frozenset())
+STEPS = [KEY, DOOR, NOTHING, NOTHING]
+
+
+def verdict(key, door):
+    return json.dumps({"key": {"evidence": "e", "achieved": key}, "door": {"evidence": "e", "achieved": door}})
+
+
+def oracle(messages):
+    """The truth, from what a model is shown."""
+    text = messages[-1]["content"]
+    return verdict("Message: g - a key" in text, "Map before:\n+ @" in text and "Map after:\n- @" in text)
+
+
+def naive_f1(said, truth):
+    hits = sum(a and b for a, b in zip(said, truth))
+    return 2 * hits / (sum(said) + sum(truth)) if hits else 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_against_counting(seed):
+    rng = np.random.default_rng(seed)
+    said, truth = rng.random(40) < 0.4, rng.random(40) < 0.3
+    unknown = rng.random(40) < 0.2
+    got = score(np.where(unknown, np.nan, said), truth)
+    assert got.f1 == pytest.approx(naive_f1(said[~unknown], truth[~unknown]))
+    assert got.accuracy == pytest.approx((said == truth)[~unknown].mean())
+    assert got.failures == unknown.sum()
+    assert got.f1_failures_wrong == pytest.approx(naive_f1(np.where(unknown, ~truth, said), truth))
+    assert got.f1_failures_wrong < got.f1
+
+
+def test_the_truth_scores_one_and_its_opposite_zero():
+    right = annotate(chat_model(oracle), STEPS)
+    np.testing.assert_array_equal(right.verdicts, labels(STEPS, KEYROOM))
+    assert all(s.f1 == 1 for s in right.scores().values())
+    assert right.evidence[0] == ["e", "e"]
+    wrong = annotate(chat_model(lambda m: verdict(*(not v["achieved"] for v in json.loads(oracle(m)).values()))), STEPS)
+    assert wrong.scores()["key"].f1 == 0
+
+
+def test_a_failure_is_counted_and_is_no_negative():
+    def moody(messages):
+        return oracle(messages) if "Message: (none)" in messages[-1]["content"] else "I would rather not say."
+
+    done = annotate(chat_model(moody), STEPS)
+    assert done.failures == {"invalid": 2}
+    assert np.isnan(done.verdicts[:2]).all()
+    scores = done.scores()["key"]
+    assert (scores.steps, scores.failures, scores.positives) == (2, 2, 0)
+    assert scores.f1_failures_wrong == 0
+    silent = annotate(chat_model(lambda messages: verdict(False, False)), STEPS).scores()["key"]
+    assert (silent.failures, silent.positives, silent.recall) == (0, 1, 0)
+
+
+def test_a_budget_keeps_what_there_is():
+    done = annotate(chat_model(oracle, budget=Budget(calls=2)), STEPS)
+    assert done.stopped == "calls"
+    assert len(done.steps) == len(done.verdicts) == len(done.evidence) == 2
+    assert done.scores()["door"].f1 == 1
+
+
+def test_baselines_by_hand():
+    found = baselines([KEY, KEY, DOOR, NOTHING, NOTHING])
+    assert found["majority"]["key"].f1 == 0
+    assert found["majority"]["any"].f1 == pytest.approx(naive_f1([1] * 5, [1, 1, 1, 0, 0]))
+    assert found["always"]["door"].f1 == pytest.approx(2 * (1 / 5) / (1 + 1 / 5))
+    assert found["keyword"]["key"].f1 == 1
+    assert found["keyword"]["door"].f1 == 0  # the game says "Never mind."
+    assert found["keyword"]["any"].recall == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        ({"role": "none"}, "You analyse"),
+        ({"legend": False}, LEGEND),
+        ({"task": "none"}, "locked closet"),
+        ({"remark": False}, "may be empty"),
+        ({"show_map": False}, "Map before"),
+        ({"show_message": False}, "g - a key"),
+        ({"show_action": False}, "PICKUP"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_each_block_can_be_left_out(block, text):
+    full, less = (json.dumps(Prompt(**kind).messages(KEY, KEYROOM)) for kind in ({}, block))
+    assert text in full
+    assert text not in less
+    assert "picked_up" not in full  # the label is never shown
+
+
+def test_prompts_are_checked():
+    with pytest.raises(ValueError, match="did you mean 'expert'"):
+        Prompt(role="exprt")
+    with pytest.raises(ValueError, match="must show the map or the message"):
+        Prompt(show_map=False, show_message=False)
+    with pytest.raises(ValueError, match="needs steps and sub-goals"):
+        annotate(chat_model(oracle), [])
+
+
+def test_subgoals_can_be_found_and_have_no_labels():
+    def finder(messages):
+        if "Name the 2 sub-goals" in messages[-1]["content"]:
+            return json.dumps({"subgoals": [{"name": "key", "text": "Take it."}, {"name": "Door", "text": "Open it."}]})
+        return oracle(messages)
+
+    done = annotate(chat_model(finder), STEPS, 2, description="A room with a closet.")
+    assert list(done.subgoals) == ["key", "door"]
+    assert done.verdicts[0].tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"\['key', 'door'\] have no programmatic labels"):
+        done.scores()
+    nameless = chat_model(lambda messages: json.dumps({"subgoals": [{"name": " ", "text": "x"}]}))
+    with pytest.raises(ModelError, match="no names"):
+        find_subgoals(nameless, "A room.", 1)
+
+
+def test_the_label_is_read_from_its_field_alone():
+    assert label({"analysis": "FOO FOO FOO", "label": "BAR"}) == 0
+    assert label({"analysis": "BAR", "label": "FOO"}) == 1
+    assert [label({"closer": word}) for word in ("first", "second", "equal")] == [1, 0, 0.5]
+    for messages, schema in (helpful("win", "You die..."), better("win", "You die...", "You win!")):
+        assert "You die..." in messages[-1]["content"]
+        assert next(iter(schema["properties"])) == "analysis"  # thinking comes before the label
+
+
+# --- MiniHack --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nethack():
+    pytest.importorskip("nle")
+
+
+@pytest.mark.parametrize("level", ["KeyRoom-S5", "Room-Ultimate-15x15", "Quest-Easy", "Sokoban1a"])
+def test_maps_are_drawn_as_on_the_terminal(level, nethack):
+    from reward_design.envs import task
+    from reward_design.llm.annotate_steps import symbol
+
+    env, rng = task(f"minihack/{level}").make(render_mode="ansi"), np.random.default_rng(0)
+    env.reset(seed=0)
+    compared, drawn = 0, set()
+    for _ in range(20):
+        *_, terminated, truncated, _ = env.step(int(rng.integers(env.action_space.n)))
+        if terminated or truncated:
+            env.reset()
+        elif not (env.game.arrays["internal"][1:4].any()):  # no menu or question covers the map
+            shown = env._shown["tty_chars"][1:22, :79]
+            mine = np.vectorize(lambda glyph: ord(symbol(int(glyph))))(env.game.arrays["glyphs"])
+            np.testing.assert_array_equal(mine, shown)
+            compared += 1
+            drawn |= set(mine.ravel().tolist())
+    env.close()
+    assert compared >= 5
+    assert len(drawn) > 4
+
+
+def test_recorded_steps_are_balanced_labelled_and_repeat(nethack):
+    from reward_design.envs import task
+    from reward_design.llm.annotate_steps import record_steps
+
+    room = task("minihack/KeyRoom-S5")
+    steps = record_steps(room, 9, seed=3)
+    assert labels(steps, KEYROOM).sum(axis=0).tolist() == [3, 3]
+    assert labels(steps, KEYROOM).any(axis=1).sum() == 6
+    for step in steps:
+        rows = step.after.split("\n")
+        assert (len(rows), rows[4][8]) == (9, "@")
+        if KEYROOM["key"].achieved(step):
+            assert step.action == "PICKUP"
+            assert "key" in step.said
+        if KEYROOM["door"].achieved(step):
+            assert step.action == "APPLY"
+            assert step.before.count("+") == step.after.count("+") + 1
+    assert record_steps(room, 9, seed=3) == steps
+    assert record_steps(room, 9, seed=4) != steps
+    with pytest.raises(ValueError, match=r"50 steps of .* had"):
+        record_steps(room, 30, most=50)
+
+
+def test_natural_steps_come_as_they_are(nethack):
+    from reward_design.envs import task
+    from reward_design.llm.annotate_steps import record_steps
+
+    steps = record_steps(task("minihack/KeyRoom-S5"), 20, balanced=False)
+    assert labels(steps, KEYROOM).sum() < 6
+
+
+def test_unknown_goals_of_ones_own():
+    rats = {"rat": Subgoal("kill a rat", ("killed",), ("kill",))}
+    step = Step("@", "@", "", "You kill the rat!", "E", frozenset({"killed"}))
+    assert baselines([step, NOTHING], rats)["keyword"]["rat"].f1 == 1
