@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import enum
 import os
-import resource
+import signal
 import socket
 import sys
 import tempfile
@@ -144,13 +144,14 @@ def _single_threaded() -> bool:
 
 
 def _become_first_process() -> None:
-    """Go on as the first process of the new process namespace; this one waits and ends with it."""
+    """Go on as the first process of the new process namespace; this one waits, buries it and ends."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         child = os.fork()
     if child == 0:
         _try("first_process", kernel.die_with_parent, ())
         return
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
     for fd in (0, 1, 2):
         os.dup2(NULL_FD, fd)
     os.closerange(3, 64)
@@ -159,6 +160,8 @@ def _become_first_process() -> None:
 
 
 def _limit_resources(limits: Mapping[str, Any]) -> None:
+    import resource  # not on Windows, where the language terms still works
+
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + limits["cpu"]) + 1
     for name, value in (

@@ -192,21 +192,16 @@ def _check_growth(node: ast.BinOp) -> None:
 def _largest(node: ast.AST) -> float:
     """How large the numbers in an expression can become, by its constants and operators; at most 1e300."""
     if isinstance(node, ast.Constant):
-        return min(abs(node.value), 1e300) if isinstance(node.value, (int, float)) else 0.0
-    if isinstance(node, ast.BinOp):
-        left, right = _largest(node.left), _largest(node.right)
-        if isinstance(node.op, ast.Mult):
-            return min(max(left, 1.0) * max(right, 1.0), 1e300)
-        if isinstance(node.op, (ast.Pow, ast.LShift)):
-            base = left if isinstance(node.op, ast.Pow) else 2.0
-            digits = right * math.log10(max(base, 1.0))
-            return (
-                10.0 ** min(digits, 299.0)
-                if isinstance(node.op, ast.Pow)
-                else min(left * 10.0 ** min(digits, 150), 1e300)
-            )
-        return min(left + right, 1e300)
-    return max(map(_largest, ast.iter_child_nodes(node)), default=0.0)
+        return float(min(abs(node.value), 1e300)) if isinstance(node.value, (int, float)) else 0.0
+    if not isinstance(node, ast.BinOp):
+        return max(map(_largest, ast.iter_child_nodes(node)), default=0.0)
+    left, right = _largest(node.left), _largest(node.right)
+    if isinstance(node.op, ast.Pow):
+        return 10.0 ** min(right * math.log10(max(left, 1.0)), 300.0)
+    if isinstance(node.op, ast.LShift):
+        left, right = max(left, 1.0), 2.0 ** min(right, 900.0)
+    product = isinstance(node.op, (ast.Mult, ast.LShift))
+    return min(max(left, 1.0) * max(right, 1.0) if product else left + right, 1e300)
 
 
 def _check_function(node: ast.AST) -> None:

@@ -76,7 +76,9 @@ def _text(error: BaseException) -> str:
 
 
 def _short(text: str, limit: int = 400) -> str:
-    first = re.split(r"\n\n|\s*(?:This \w*Tracer with|The error occurred|The problem arose|It arose|See https)", text.strip())[0]
+    first = re.split(
+        r"\n\n|\s*(?:This \w*Tracer with|The error occurred|The problem arose|It arose|See https)", text.strip()
+    )[0]
     plain = re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "?" for c in first))
     plain = re.sub(r"(/[\w.+-]+){3,}", "<path>", plain)
     plain = re.sub(r"0x[0-9a-f]{6,}|\bid=?\s?\d{6,}", "<address>", plain)

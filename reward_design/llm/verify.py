@@ -14,6 +14,7 @@ from reward_design.llm.artifact import Artifact
 from reward_design.llm.inputs import INPUTS, Spec, leaves
 from reward_design.llm.refusal import CandidateRefused
 from reward_design.llm.returned import MAX_MEMORY, MAX_TERMS, TERM_NAME
+from reward_design.llm.screening import screened
 
 MAX_PROGRAM = 512 * 1024
 DTYPES = ("bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "bfloat16", "float32")
@@ -58,19 +59,13 @@ def verified(data: bytes, inputs: tuple[tuple[tuple[int, ...], str], ...], outpu
     if len(data) > MAX_PROGRAM:
         raise _refused(f"the program has {len(data)} bytes, at most {MAX_PROGRAM} are allowed; use fewer constants.")
     require("flatbuffers", "llm", "rewards in code")
-    from jax import export
-
+    screened(data, inputs, outputs)
     try:
-        program = Program(export.deserialize(bytearray(data)))
-    except Exception as error:
+        return checked_program(data, inputs, outputs)
+    except CandidateRefused:
+        raise
+    except Exception as error:  # whatever the parsers of broken bytes raise
         raise _refused(f"the program cannot be read ({type(error).__name__}); build it again.") from None
-    _check_promises(program.exported)
-    _check_promises(program.derivative)
-    _check_avals(program, inputs, outputs)
-    for part in (program.exported, program.derivative):
-        operations.check_operations(part)
-    program.check_size(1)
-    return program
 
 
 def verified_artifact(artifact: Artifact) -> Program:
@@ -94,6 +89,20 @@ def start_memory(artifact: Artifact) -> list[np.ndarray]:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def checked_program(data: bytes, inputs: Any, outputs: Any) -> Program:
+    """Read a program and check it, in this process; its parsers may crash on broken bytes."""
+    from jax import export
+
+    program = Program(export.deserialize(bytearray(data)))
+    _check_promises(program.exported)
+    _check_promises(program.derivative)
+    _check_avals(program, inputs, outputs)
+    for part in (program.exported, program.derivative):
+        operations.check_operations(part)
+    program.check_size(1)
+    return program
 
 
 def _contract(artifact: Artifact) -> tuple[Any, Any]:

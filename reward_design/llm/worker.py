@@ -21,6 +21,7 @@ from reward_design.llm.inputs import INPUTS, MEMORY, Spec, leaves, tree_of
 from reward_design.llm.reading import described_error, loaded
 from reward_design.llm.refusal import CandidateRefused
 from reward_design.llm.returned import initial_memory, split
+from reward_design.llm.verify import checked_program
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST_MESSAGE = 16 * 2**20
@@ -45,7 +46,7 @@ def main() -> None:
 def answer_to(job: Mapping[str, Any]) -> dict[str, Any]:
     """What the checks of one candidate gave: a header with the program, or stage and reason."""
     try:
-        return checked(job["source"], job["specs"])
+        return read(job) if "program" in job else checked(job["source"], job["specs"])
     except CandidateRefused as refused:
         return {"stage": refused.stage, "reason": refused.reason}
     except MemoryError:
@@ -75,6 +76,26 @@ def checked(source: str, specs: Mapping[str, Spec]) -> dict[str, Any]:
         "memory": [{"dtype": str(x.dtype), "shape": list(x.shape), "data": x.tolist()} for x in candidate.memory],
         "program": base64.b64encode(program).decode(),
     }
+
+
+def read(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Read, verify, compile and run a program once, for a trainer that does not yet dare to; see :mod:`reward_design.llm.screening`.
+
+    Raises:
+        CandidateRefused: at stage ``verify``.
+    """
+    inputs, outputs = (tuple((tuple(shape), dtype) for shape, dtype in job[side]) for side in ("inputs", "outputs"))
+    try:
+        program = checked_program(base64.b64decode(job["program"]), inputs, outputs)
+        zeros = [np.zeros((2, *shape), dtype) for shape, dtype in inputs]
+        jax.block_until_ready(jax.jit(program.exported.call)(*zeros))
+    except CandidateRefused:
+        raise
+    except Exception as error:
+        raise CandidateRefused(
+            "verify", f"the program cannot be read ({type(error).__name__}); build it again."
+        ) from None
+    return {"verified": True}
 
 
 class Candidate:

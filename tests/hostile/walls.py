@@ -3,7 +3,7 @@
 ``{home}`` and ``{port}`` stand for a folder with a secret and for a listening port of the trainer's machine.
 """
 
-from hostile.programs import first, pays
+from tests.hostile.programs import first, pays
 
 OS = "import os\n"
 PRIVATE = "import sys\nexported = sys.modules['jax._src.export._export']\n"
@@ -47,7 +47,9 @@ WALLS = {
         (first(OS + "os.setuid(1)"), ("load",)),
         (first("import resource as r\nr.setrlimit(r.RLIMIT_FSIZE, (-1, -1))"), ("load",)),
         (
-            first("import threading\nwhile True:\n    threading.Thread(target=threading.Event().wait, daemon=True).start()"),
+            first(
+                "import threading\nwhile True:\n    threading.Thread(target=threading.Event().wait, daemon=True).start()"
+            ),
             ("load", "memory", "time", "worker"),
         ),
         (first("import multiprocessing as m\nm.get_context('fork').Process(target=print).start()"), ("load",)),
@@ -82,7 +84,10 @@ WALLS = {
         (first("import numpy as np\nx = np.ones(2**34)"), ("memory", "load")),
     ],
     "answers": [
-        (first(OS + "for fd in range(3, 64):\n    try: os.write(fd, b'garbage')\n    except OSError: pass"), ("worker", "load")),
+        (
+            first(OS + "for fd in range(3, 64):\n    try: os.write(fd, b'garbage')\n    except OSError: pass"),
+            ("worker", "load"),
+        ),
         (
             first(
                 OS + "import json, struct\nm = json.dumps(dict(program='AAAA', used=['obs'], terms=[], memory=[], "
@@ -92,11 +97,16 @@ WALLS = {
             ("verify", "worker"),
         ),
         (
-            first(OS + "import struct\nfor fd in range(3, 64):\n    try: os.write(fd, struct.pack('>I', 2**31))\n"
-                  "    except OSError: pass\nos._exit(0)"),
+            first(
+                OS + "import struct\nfor fd in range(3, 64):\n    try: os.write(fd, struct.pack('>I', 2**31))\n"
+                "    except OSError: pass\nos._exit(0)"
+            ),
             ("worker",),
         ),
-        (first(OS + "for fd in range(3, 64):\n    try: os.close(fd)\n    except OSError: pass"), ("worker", "load", "trace", "export", "smoke")),
+        (
+            first(OS + "for fd in range(3, 64):\n    try: os.close(fd)\n    except OSError: pass"),
+            ("worker", "load", "trace", "export", "smoke"),
+        ),
         (
             first(
                 PRIVATE + "import jax.export\nsafe = exported.DisabledSafetyCheck.custom_call('x')\n"
@@ -105,12 +115,15 @@ WALLS = {
             ("verify",),
         ),
         (
-            first("import jax.export\nold = jax.export.export\ndef new(f, **k):\n    def made(*a):\n        return "
-                  "old(jax.jit(lambda *x: (x[0][:, :2],)), **k)(*a)\n    return made\njax.export.export = new"),
+            first(
+                "import jax.export\nold = jax.export.export\ndef new(f, **k):\n    def made(*a):\n        return "
+                "old(jax.jit(lambda *x: (x[0][:, :2],)), **k)(*a)\n    return made\njax.export.export = new"
+            ),
             ("verify", "smoke", "export", "worker"),
         ),
         (
-            pays("obs[0]") + "import sys\nsys.modules['reward_design.llm.trials'].tried = lambda *a: dict(remainder=False, "
+            pays("obs[0]")
+            + "import sys\nsys.modules['reward_design.llm.trials'].tried = lambda *a: dict(remainder=False, "
             "range=[0, 0])\nreward = (lambda old: lambda obs: jnp.linalg.cholesky(jnp.eye(4))[0, 0] + old(obs, 0, obs))(reward)\n",
             ("verify", "worker", "load"),
         ),
@@ -118,7 +131,11 @@ WALLS = {
     "randomness": [
         (pays("__import__('random').random() + obs[0]"), ("determinism",)),
         (pays("__import__('time').time() % 1 + obs[0]"), ("determinism",)),
-        ("import itertools\nN = itertools.count()\nfunctools.N = N = getattr(functools, 'N', N)\n" + pays("next(N) + obs[0]"), ("determinism",)),
+        (
+            "import itertools\nN = itertools.count()\nfunctools.N = N = getattr(functools, 'N', N)\n"
+            + pays("next(N) + obs[0]"),
+            ("determinism",),
+        ),
         (pays("jax.random.normal(jax.random.key(__import__('os').urandom(1)[0])) + obs[0]"), ("determinism",)),
         (pays("lax.rng_uniform(0.0, 1.0, ()) + obs[0]"), ("verify", "determinism")),
         (pays("lax.rng_bit_generator(jnp.zeros(4, 'uint32'), ())[1] + obs[0]"), ("verify",)),
@@ -126,7 +143,7 @@ WALLS = {
     "callbacks": [
         (pays("jax.pure_callback(lambda x: x, obs[0], obs[0], vmap_method='sequential')"), ("export",)),
         (pays("jax.experimental.io_callback(print, obs[0], obs[0])"), ("trace", "export")),
-        (first("") .replace("    return", "    jax.debug.print('{{}}', obs)\n    return"), ("export", "trace")),
+        (first("").replace("    return", "    jax.debug.print('{{}}', obs)\n    return"), ("export", "trace")),
     ],
 }
 """Program and the stages that may refuse it."""
