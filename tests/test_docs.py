@@ -10,6 +10,7 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.
 NEEDS = {
     "docs/llm_rewards.md": ("flatbuffers",),
     "docs/annotators.md": ("nle", "jsonschema"),
+    "docs/llm_designers.md": ("flatbuffers", "jsonschema"),
     "docs/llm_models.md": ("jsonschema",),
     "docs/minihack.md": ("nle",),
     "docs/robotics.md": ("gymnasium_robotics", "minigrid"),

@@ -1,4 +1,4 @@
-"""Rewards from language models: models to ask, checked and sandboxed rewards, annotators, and searches that design them.
+"""Rewards from language models: models to ask, checked and sandboxed rewards, annotators, and searches for a reward.
 
 Modules are imported when a name of theirs is used: the command line starts at once.
 """
