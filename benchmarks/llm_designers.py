@@ -87,7 +87,12 @@ def measure(args: Args, name: str, folder: Path) -> dict[str, Any]:
     """One search with its controls."""
     task, given = find(name), TASKS[name]
     steps, begun = int(given["steps"] * args.scale), time.perf_counter()
-    shared = {"rounds": args.rounds, "candidates": args.candidates, "seeds": args.search_seeds, "steps": steps}
+    shared: dict[str, Any] = {
+        "rounds": args.rounds,
+        "candidates": args.candidates,
+        "seeds": args.search_seeds,
+        "steps": steps,
+    }
     shared |= {"config": given["config"], "seed": args.seed}
     tell = lambda event: print(f"{name}: {event.text}", flush=True)  # noqa: E731
     model = chat_model(args.model, base_url=args.base_url, cache=folder / "answers")

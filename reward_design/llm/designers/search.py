@@ -18,16 +18,18 @@ from reward_design.core import Reward
 from reward_design.experiments import budgets
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import FILE, Store
-from reward_design.llm.budget import Budget, BudgetExceeded, Usage
+from reward_design.llm.budget import LIMITS, Budget, BudgetExceeded, Usage
+from reward_design.llm.cache import Cache
 from reward_design.llm.designers import page
 from reward_design.llm.designers import rounds as one_round
 from reward_design.llm.designers.candidates import Candidate, best
 from reward_design.llm.designers.journal import Journal
 from reward_design.llm.designers.presets import PRESETS
-from reward_design.llm.designers.session import Parts, Session
+from reward_design.llm.designers.session import EMBEDDED, Parts, Session
 from reward_design.llm.files import save_reward
 from reward_design.llm.models import ChatModel, chat_model
 from reward_design.llm.outcomes import ModelError
+from reward_design.llm.schemas import Message
 
 BEST = "best.reward"
 """The file of the best reward, in the folder of a search."""
@@ -77,7 +79,7 @@ class Event:
 def design(
     task: envs.Task | str,
     *,
-    model: str | ChatModel | Callable[..., str] = "embedded",
+    model: str | ChatModel | Callable[[list[Message]], str] = "embedded",
     preset: str | Parts = "eureka",
     language: str | None = None,
     rounds: int = 3,
@@ -113,7 +115,7 @@ def design(
             the preset can do it.
         rounds: how many.
         candidates: executable candidates of a round; by default that of the preset.
-        budget: hard limits for the model; by default 20 calls for each candidate that is wanted.
+        budget: hard limits for the model; by default those it came with, or 20 calls for each candidate that is wanted.
         seeds: a number n for seeds 0 to n - 1 of training, or the seeds.
         steps: environment steps of each run; by default what suits the task.
         agent: name of the agent.
@@ -155,7 +157,7 @@ def design(
     runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     wanted = candidates or parts.candidates
     folder = Path(out)
-    limits = budget or Budget(calls=20 * rounds * wanted)
+    limits = budget or _own_budget(model) or Budget(calls=20 * rounds * wanted)
     chat = _model(model, parts, folder, _with_earlier(limits, folder, overwrite))
     identity = {
         "task": made.name, "task_settings": policy_files.recipe_of(made.env), "preset": parts.name, "language": spoken,
@@ -222,17 +224,25 @@ def _check(parts: Parts, rounds: int, candidates: int | None, audits: str, langu
 
 def _language(parts: Parts, model: Any) -> str:
     """Small local models write terms where they may, others what the preset was published with."""
-    return "terms" if model == "embedded" and "terms" in parts.languages else parts.language
+    small = model == "embedded" or (isinstance(model, ChatModel) and model.name.startswith(EMBEDDED))
+    return "terms" if small and "terms" in parts.languages else parts.language
+
+
+def _own_budget(model: Any) -> Budget | None:
+    """The budget that a model came with, if it limits anything."""
+    if not isinstance(model, ChatModel):
+        return None
+    return model.budget if any(getattr(model.budget, name) is not None for name in LIMITS) else None
 
 
 def _model(model: Any, parts: Parts, folder: Path, budget: Budget) -> ChatModel | None:
     if not parts.uses_model:
         return None
     if isinstance(model, ChatModel):
-        if model.cache is None:
-            model = dataclasses.replace(model, budget=budget)
-        return dataclasses.replace(model, budget=budget)
-    name = getattr(model, "__name__", "function") if callable(model) else None
+        cache = model.cache or Cache(folder / "answers")
+        mode = "record" if model.cache is None else model.mode
+        return dataclasses.replace(model, budget=budget, cache=cache, mode=mode)
+    name = str(getattr(model, "__name__", "function")) if callable(model) else None
     return chat_model(model, cache=folder / "answers", budget=budget, name=name)
 
 

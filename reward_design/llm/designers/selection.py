@@ -131,7 +131,7 @@ class Islands:
         """
         if rng.random() >= self.settings.reset or len(self.members) < 2:
             return self
-        means = [np.mean([m.score for m in island]) if island else -np.inf for island in self.members]
+        means = [float(np.mean([m.score for m in island])) if island else -np.inf for island in self.members]
         order = np.argsort(means, kind="stable")
         weak, strong = order[: len(order) // 2], [int(i) for i in order[len(order) // 2 :] if self.members[i]]
         if not strong:
@@ -140,8 +140,8 @@ class Islands:
         for island in map(int, weak):
             source = self.members[strong[int(rng.integers(len(strong)))]]
             founder = source[int(rng.integers(len(source)))]
-            own = max(self.members[island], key=lambda m: m.score, default=None)
-            changed[island] = tuple(sorted({founder, *([own] if own else [])}, key=lambda m: -m.score))
+            own = sorted(self.members[island], key=lambda m: -m.score)[:1]
+            changed[island] = tuple(sorted({founder, *own}, key=lambda m: -m.score))
         return self._with(changed)
 
     def _with(self, changed: dict[int, tuple[Member, ...]]) -> "Islands":

@@ -26,6 +26,8 @@ from reward_design.llm.refusal import CandidateRefused
 from reward_design.llm.schemas import Message
 from reward_design.llm.terms import terms_schema
 
+EMBEDDED = "SmolLM2"
+"""How the name of the embedded model begins."""
 MAX_TERMS = 4
 """Terms that the embedded model may write; longer lists it does not end."""
 ANSWERED = ("truncated", "invalid", "empty", "refusal", "gigantic")
@@ -172,7 +174,7 @@ class Session:
         if self.language != "terms":
             return None
         schema = terms_schema(self.task)
-        if self.model is not None and self.model.name.startswith("SmolLM2"):
+        if self.model is not None and self.model.name.startswith(EMBEDDED):
             schema["properties"]["terms"] |= {"minItems": 1, "maxItems": MAX_TERMS}
         return schema
 

@@ -233,7 +233,7 @@ class Training:
             f"{name}|{k}": v for name in self.ids for k, v in (_joined(self.metrics[name]) or {}).items()
         }  # metrics lie beside the checkpoint, which names the file by its step
         draft = self.folder / f"metrics-{self.advances}.part.npz"
-        np.savez(draft, **plain)
+        np.savez(draft, **plain)  # pyright: ignore[reportArgumentType]
         draft.replace(self.folder / f"metrics-{self.advances}.npz")
         checkpoint.save(self.folder / "states", self._states, step=self.advances, identity=self._identity())
         for old in self.folder.glob("metrics-*.npz"):
@@ -307,9 +307,9 @@ def _named(metric: str, terms: Sequence[str]) -> str:
 
 
 def _mean(values: np.ndarray) -> list[float | None]:
-    known = np.isfinite(values)
+    known = np.asarray(np.isfinite(values))
     means = np.where(known, values, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    return [float(f"{m:.4g}") if any_ else None for m, any_ in zip(means.tolist(), known.any(0), strict=True)]
+    return [float(f"{m:.4g}") if any_ else None for m, any_ in zip(means.tolist(), known.any(0).tolist(), strict=True)]
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
