@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 import reward_design as rd
-from reward_design.agents import agent, train_seeds
+from reward_design.agents import agent, base, train_seeds
 from reward_design.envs import task
 from reward_design.experiments import budgets
 from reward_design.llm.designers.alternatives import alternatives
+from reward_design.llm.designers.random_search import random_terms
+from reward_design.llm.designers.term_table import table_params, term_table
 from reward_design.llm.designers.training import Training
+from reward_design.llm.terms import terms_reward
+from reward_design.rollouts import random_trajectory
 from reward_design.testing import check_reward
 from tests.cases import array_example
 
@@ -63,3 +67,26 @@ def test_statistics_tell_terms_by_their_own_names(trained):
     total = np.sum([np.nan_to_num(np.array(found.curves[f"term/{t}"], float)) for t in found.terms], axis=0)
     paid = np.nan_to_num(np.array(found.curves["shaped_return"], float))
     np.testing.assert_allclose(total, paid, atol=2e-3)
+
+
+def test_the_table_of_terms_pays_what_documents_say():
+    """Random documents over every shape and direction, through episodes with every kind of ending and mask."""
+    for name in ("gridworld", "cartpole"):
+        made = task(name)
+        rows = random_trajectory(base.reward_example(made.env), seed=1)
+        rows = jax.tree.map(jnp.asarray, rows)
+        table = term_table(made)
+        example = jax.tree.map(lambda x: x[0], rows)
+        _, empty = table.init(jax.random.key(0), example)
+        for seed in range(12):
+            document = random_terms(made, np.random.default_rng(seed))
+            written = terms_reward(document, made)
+            params, state = written.init(jax.random.key(0), example)
+            wanted, _ = written.unroll(params, state, rows)
+            found, _ = table.unroll(jax.tree.map(jnp.asarray, table_params(document, made)), empty, rows)
+            np.testing.assert_allclose(found.reward, wanted.reward, rtol=1e-5, atol=1e-5, err_msg=document)
+            for number, term in enumerate(sorted(wanted.terms)):
+                np.testing.assert_allclose(found.terms[f"{number:02d}"], wanted.terms[term], rtol=1e-5, atol=1e-5)
+            assert float(jnp.abs(wanted.reward).max()) > 0
+        paid, _ = table.unroll(table.init(jax.random.key(0), example)[0], empty, rows)
+        assert float(jnp.abs(paid.reward).max()) == 0
