@@ -39,7 +39,7 @@ print(describe_task(square))
 # ## A model with three ideas
 #
 # A model is anything that turns messages into text. This one starts with a bad idea (stay inside a box in the middle),
-# writes a document that is wrong, and gets better when it reads that success stayed near zero.
+# then names a factor that does not exist (it is sent back with the reason), and gets better in the second round.
 
 # %%
 
@@ -50,7 +50,7 @@ def term(factor, shape, direction, weight):
 
 ideas = [
     [term("visits", "linear", "increase", 1.0)],
-    [term("distanse", "progress", "decrease", 1.0)],  # no such factor: refused, and drawn again
+    [term("distanse", "progress", "decrease", 1.0)],  # no such factor: sent back with the reason
     [term("distance", "exp", "decrease", 0.5), term("visits", "linear", "increase", 0.5)],
     [term("distance", "progress", "decrease", 1.0), term("goal", "linear", "increase", 1.0)],
     [term("goal", "linear", "increase", 10.0)],

@@ -235,14 +235,18 @@ def _own_budget(model: Any) -> Budget | None:
     return model.budget if any(getattr(model.budget, name) is not None for name in LIMITS) else None
 
 
-def _model(model: Any, parts: Parts, folder: Path, budget: Budget) -> ChatModel | None:
+def _model(
+    model: str | ChatModel | Callable[[list[Message]], str], parts: Parts, folder: Path, budget: Budget
+) -> ChatModel | None:
     if not parts.uses_model:
         return None
     if isinstance(model, ChatModel):
         cache = model.cache or Cache(folder / "answers")
         mode = "record" if model.cache is None else model.mode
         return dataclasses.replace(model, budget=budget, cache=cache, mode=mode)
-    name = str(getattr(model, "__name__", "function")) if callable(model) else None
+    if isinstance(model, str):
+        return chat_model(model, cache=folder / "answers", budget=budget)
+    name = str(getattr(model, "__name__", type(model).__name__))
     return chat_model(model, cache=folder / "answers", budget=budget, name=name)
 
 

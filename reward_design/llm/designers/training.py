@@ -307,9 +307,9 @@ def _named(metric: str, terms: Sequence[str]) -> str:
 
 
 def _mean(values: np.ndarray) -> list[float | None]:
-    known = np.asarray(np.isfinite(values))
-    means = np.where(known, values, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    return [float(f"{m:.4g}") if any_ else None for m, any_ in zip(means.tolist(), known.any(0).tolist(), strict=True)]
+    """Means over seeds, None where no seed has a value."""
+    columns = [[v for v in column if np.isfinite(v)] for column in np.asarray(values, float).T.tolist()]
+    return [float(f"{sum(column) / len(column):.4g}") if column else None for column in columns]
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
