@@ -1,5 +1,7 @@
 """Candidates of a round train together as they would train alone, and go on where they stopped."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,11 @@ import reward_design as rd
 from reward_design.agents import agent, base, train_seeds
 from reward_design.envs import task
 from reward_design.experiments import budgets
+from reward_design.experiments.store import Store
 from reward_design.llm.designers.alternatives import alternatives
+from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.evaluation import train_all
+from reward_design.llm.designers.journal import Journal
 from reward_design.llm.designers.random_search import random_terms
 from reward_design.llm.designers.term_table import table_params, term_table
 from reward_design.llm.designers.training import Training
@@ -69,6 +75,20 @@ def test_statistics_tell_terms_by_their_own_names(trained):
     np.testing.assert_allclose(total, paid, atol=2e-3)
 
 
+@pytest.mark.slow
+def test_a_round_in_which_every_reward_breaks_ends(tmp_path):
+    broken = Candidate("0.0", "", "code", 0)
+    with Store(tmp_path, {}) as store:
+        session = SimpleNamespace(
+            task=CHAIN, learner=PPO, config=CONFIG, seeds=(0,), folder=tmp_path, journal=Journal(store),
+            reward=lambda candidate: BROKEN, num_candidates=1, tell=lambda kind, text: None,
+            trained=lambda candidate, found: refused.append(found),
+        )  # fmt: skip
+        refused = []
+        train_all(session, 0, [broken])
+    assert [r.stage for r in refused] == ["training"]
+
+
 def test_the_table_of_terms_pays_what_documents_say():
     """Random documents over every shape and direction, through episodes with every kind of ending and mask."""
     for name in ("gridworld", "cartpole"):
@@ -78,7 +98,7 @@ def test_the_table_of_terms_pays_what_documents_say():
         table = term_table(made)
         example = jax.tree.map(lambda x: x[0], rows)
         _, empty = table.init(jax.random.key(0), example)
-        for seed in range(12):
+        for seed in range(5):
             document = random_terms(made, np.random.default_rng(seed))
             written = terms_reward(document, made)
             params, state = written.init(jax.random.key(0), example)

@@ -26,8 +26,8 @@ def train_all(session: Session, number: int, candidates: list[Candidate]) -> Non
     if training is not None:
         total = session.config.num_updates
         chunk = math.ceil(total / min(NUM_CHUNKS, total))
-        while (left := min(chunk, total - max(training.done.values()))) > 0:
-            training.advance([c.id for c in todo if training.done[c.id] + left <= total], left)
+        while training.open and (left := min(chunk, total - max(training.done[n] for n in training.open))) > 0:
+            training.advance(training.open, left)
             done = max(training.done.values())
             session.tell("train", f"{done * session.config.steps_per_update:,} steps of {len(todo)} candidates")
     _conclude(session, number, candidates, training)

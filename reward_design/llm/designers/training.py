@@ -100,6 +100,11 @@ class Training:
         self._keep()
 
     @property
+    def open(self) -> list[str]:
+        """Ids of the candidates that were not refused."""
+        return [name for name in self.ids if name not in self.refused]
+
+    @property
     def advances(self) -> int:
         """How often :meth:`advance` was called, in all sessions."""
         return len(self.history)
