@@ -61,7 +61,7 @@ def train_seeds(
     mesh = Mesh(np.asarray(devices), ("seeds",))
     start = 0 if state is None else int(np.asarray(state.num_updates)[0])
     length = _chunk_length(config.num_updates - start, num_chunks)
-    init, run = _sharded(agent, env, reward, mesh, length)
+    init, run = sharded(agent, env, reward, mesh, length)
 
     if state is None:
         state = init(config, keys[padded], reward_params)
@@ -79,8 +79,12 @@ def train_seeds(
 
 
 @functools.lru_cache(maxsize=64)
-def _sharded(agent: base.Agent, env: FunctionalEnv, reward: Reward, mesh: Mesh, length: int) -> tuple[Any, Any]:
-    """Compiled ``init`` and ``run`` on these devices, kept so that repeated calls do not compile again."""
+def sharded(agent: base.Agent, env: FunctionalEnv, reward: Reward, mesh: Mesh, length: int) -> tuple[Any, Any]:
+    """Compiled ``init`` and ``run`` on the devices of a mesh with the axis ``"seeds"``, kept for the next call.
+
+    ``init(config, keys, reward_params) -> state`` and ``run(config, state) -> (state, metrics)``, which does ``length``
+    updates and reuses the buffers of the state it gets. The number of keys is a multiple of that of the devices.
+    """
     shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=P("seeds"), check_vma=False)
 
     def init(config: Any, keys: Any, reward_params: Any) -> Any:

@@ -73,7 +73,7 @@ def chain(*rewards: Reward) -> Reward:
         return run
 
     rebuild = lambda parts: chain(*parts.values())  # noqa: E731
-    return composed("chain", links, apply, _init_each(links), rebuild, learner=learners.chained(links))
+    return composed("chain", links, apply, init_each(links), rebuild, learner=learners.chained(links))
 
 
 def weighted_sum(*, weights: Mapping[str, float | int] | None = None, **rewards: Reward) -> Reward:
@@ -100,7 +100,7 @@ def weighted_sum(*, weights: Mapping[str, float | int] | None = None, **rewards:
         {'task': 1.0, 'energy': 0.1}
     """
     given = _checked_weights(weights or {}, rewards)
-    init_parts = _init_each(rewards)
+    init_parts = init_each(rewards)
 
     def init(key: Any, example: Transition) -> tuple[Params, State]:
         params, state = init_parts(key, example)
@@ -262,7 +262,9 @@ def _checked_weights(weights: Mapping[str, float | int], rewards: Mapping[str, A
     return {name: float(weights.get(name, 1.0)) for name in rewards}
 
 
-def _init_each(rewards: Mapping[str, Reward]) -> Any:
+def init_each(rewards: Mapping[str, Reward]) -> Any:
+    """``init`` of named parts: params and state by name."""
+
     def init(key: Any, example: Transition) -> tuple[Params, State]:
         keys = jax.random.split(key, len(rewards))
         made = {name: part.init(k, example) for k, (name, part) in zip(keys, rewards.items(), strict=True)}

@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 NEEDS = {
+    "docs/llm_rewards.md": ("flatbuffers",),
     "docs/annotators.md": ("nle", "jsonschema"),
+    "docs/llm_designers.md": ("flatbuffers", "jsonschema"),
     "docs/llm_models.md": ("jsonschema",),
     "docs/llm_rewards.md": ("flatbuffers",),
     "docs/minihack.md": ("nle",),

@@ -35,7 +35,10 @@ LOCKED_EXTRAS = (
     "local-llm",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
-LAYERS = ("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance", "llm", "experiments", "cli")
+LAYERS = (
+    *("core", "envs", "agents", "bilevel", "redistribution", "preferences", "distance"),
+    *("llm", "experiments", "designers", "cli"),
+)
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -138,8 +141,12 @@ def imports(file: Path) -> Iterator[tuple[int, int, str]]:
 
 def layer(module: str) -> int:
     """Position in LAYERS of ``reward_design.something``; what has no layer of its own is core."""
-    first = module.split(".")[1] if "." in module else ""
-    return LAYERS.index("cli" if first == "__main__" else first) if first in (*LAYERS, "__main__") else 0
+    parts = module.split(".")
+    first = parts[1] if len(parts) > 1 else ""
+    first = {"__main__": "cli", "cli_design": "cli"}.get(first, first)
+    if parts[1:3] == ["llm", "designers"]:
+        first = "designers"  # they train agents, which the rest of llm does not
+    return LAYERS.index(first) if first in LAYERS else 0
 
 
 def upward_imports(module: str, file: Path) -> list[str]:

@@ -1,0 +1,148 @@
+"""The command ``reward-design design``. Heavy imports wait for its run."""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+
+@dataclass(frozen=True)
+class Design:
+    """Let a language model design a reward: candidates are checked, trained, and improved on, round after round.
+
+    Everything is kept in --out as soon as it is done: after an interrupt, run the same command again. At the end the
+    best reward is compared, on fresh seeds, with the sparse and the hand-made reward and with a random search of equal
+    size. It lies in --out as best.reward, which every --reward takes.
+
+    For example, with the small model that needs no network, and with one of an OpenAI-compatible server:
+
+      reward-design design --task four_rooms --preset eureka --model embedded
+
+      reward-design design --task mujoco/InvertedPendulum --agent sac --preset card --model my-model --base-url URL
+    """
+
+    task: Annotated[str, arg(metavar="NAME")]
+    """Name of a task (see `reward-design list`)."""
+    preset: str = "eureka"
+    """eureka, auto-mc-reward, l2r, icpl, card, orso, revolve, or random: the control without a model."""
+    model: str = "embedded"
+    """embedded, a *.gguf file, or the name of a model on a server."""
+    base_url: Annotated[str | None, arg(metavar="URL")] = None
+    """Address of an OpenAI-compatible server, up to /v1."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable with its key."""
+    temperature: float = 1.0
+    """Of the model."""
+    max_tokens: int = 1024
+    """Of an answer."""
+    language: str | None = None
+    """code or terms; by default that of the preset, terms for the embedded model."""
+    rounds: int = 3
+    """How many."""
+    candidates: int | None = None
+    """Executable candidates of a round; by default that of the preset."""
+    seeds: int = 3
+    """Runs of each candidate."""
+    total_timesteps: int | None = None
+    """Environment steps of each run; by default what suits the task."""
+    agent: str = "ppo"
+    """Name of the agent that learns."""
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
+    """Settings of the agent, as name=value."""
+    calls: int | None = None
+    """Limit on requests to the model; 20 for each candidate that is wanted if no limit is given."""
+    tokens: int | None = None
+    """Limit on tokens."""
+    seconds: float | None = None
+    """Limit on wall time, from the first request on."""
+    audits: str = "exact"
+    """Which candidates get a distance and an audit: exact (on tabular tasks), sampled (on all), none."""
+    person: bool = False
+    """You choose the best and the worst of every round on a local page with clips (preset icpl)."""
+    final_seeds: int = 5
+    """Fresh seeds of the comparison at the end; 0 for none."""
+    seed: int = 0
+    """Of all that is drawn."""
+    out: str = "results/design"
+    """Folder for everything."""
+    overwrite: bool = False
+    """Delete what --out holds of another search."""
+    quiet: bool = False
+    """No lines while it runs."""
+
+    def run(self, command: str) -> int:
+        """Search, compare, write the page; 1 if no candidate was trained."""
+        from reward_design.agents import use_all_cores
+
+        use_all_cores()
+        from reward_design.envs import task as find
+        from reward_design.experiments import budgets, terminal
+        from reward_design.llm.designers import controls, design, page, person
+        from reward_design.llm.designers.presets import PRESETS
+
+        task, config, console = find(self.task), budgets.assignments(self.set), terminal.console()
+        tell = None if self.quiet else _teller(console)
+        judge = person.Person(console) if self.person else None
+        found = design(
+            task, model=self._model(), preset=self.preset, language=self.language, rounds=self.rounds,
+            candidates=self.candidates, budget=self._budget(), seeds=self.seeds, steps=self.total_timesteps,
+            agent=self.agent, config=config, seed=self.seed, audits=self.audits, judge=judge, out=self.out,
+            overwrite=self.overwrite, on_progress=tell, command=command,
+        )  # fmt: skip
+        if found.best is not None and self.final_seeds > 0:
+            console.print("Comparing with the controls on fresh seeds ...", highlight=False)
+            wanted = self.candidates or PRESETS[self.preset].candidates
+            results = controls.compare_with_controls(
+                task, found, label=self.preset if self.preset != "random" else "found", rounds=self.rounds,
+                candidates=wanted, seeds=self.seeds, steps=self.total_timesteps, agent=self.agent, config=config,
+                final_seeds=self.final_seeds, seed=self.seed, out=self.out, progress=not self.quiet,
+            )  # fmt: skip
+            terminal.show(results)
+        _conclude(console, found, page.write(self.out))
+        return 0 if found.best is not None else 1
+
+    def _budget(self) -> Any:
+        from reward_design.llm import Budget
+
+        limits = {"calls": self.calls, "tokens": self.tokens, "seconds": self.seconds}
+        return Budget(**limits) if any(v is not None for v in limits.values()) else None
+
+    def _model(self) -> Any:
+        from reward_design.llm import chat_model
+
+        if self.preset == "random":
+            return "embedded"
+        return chat_model(
+            self.model, base_url=self.base_url, key_env=self.key_env, temperature=self.temperature,
+            max_tokens=self.max_tokens, cache=f"{self.out}/answers",
+        )  # fmt: skip
+
+
+def _teller(console: Any) -> Any:
+    begun = time.monotonic()
+
+    def tell(event: Any) -> None:
+        cost = f"{event.used.calls} calls, {event.used.tokens:,} tokens"
+        cost += f", {event.used.money:.4f} spent" if event.used.money else ""
+        best = "" if event.best is None else f"; best {event.best.id} at {event.best.fitness.success:.0%}"
+        style = {"round": "bold", "refused": "dim", "stopped": "red"}.get(event.kind)
+        line = f"{time.monotonic() - begun:7.1f} s  {event.text:<60} [{cost}{best}]"
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    return tell
+
+
+def _conclude(console: Any, found: Any, page: Any) -> None:
+    if found.stopped:
+        console.print(f"Ended early: {found.stopped}", highlight=False, markup=False, soft_wrap=True)
+    if found.best is None:
+        console.print("No candidate was trained; the page says why each was refused.", highlight=False)
+    else:
+        fitness = found.best.fitness
+        console.print(
+            f"Best: {found.best.id}, {fitness.success:.0%} success, true return {fitness.true_return:.4g}: "
+            f"{found.path}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print(f"Page: {page.resolve()}", highlight=False, markup=False, soft_wrap=True)

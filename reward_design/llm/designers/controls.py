@@ -1,0 +1,82 @@
+"""What makes a claim honest: random search with equal compute, the sparse and the hand-made reward, fresh seeds."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reward_design.envs.base import Task
+from reward_design.experiments import compare
+from reward_design.experiments.results import Results
+from reward_design.llm.designers.page import FINAL
+from reward_design.llm.designers.search import DesignResult, Event, design
+
+RANDOM = "random"
+"""Sub-folder of the random search."""
+FIRST_SEED = 1000
+"""Final seeds begin here: none of them was used in a search."""
+
+
+def compare_with_controls(
+    task: Task,
+    found: DesignResult,
+    *,
+    label: str,
+    rounds: int,
+    candidates: int,
+    seeds: int,
+    steps: int | None,
+    agent: str = "ppo",
+    config: dict[str, Any] | None = None,
+    final_seeds: int = 5,
+    seed: int = 0,
+    out: str | os.PathLike[str],
+    progress: bool = False,
+    on_progress: Callable[[Event], None] | None = None,
+) -> Results:
+    """Search at random with the same number of trained candidates, then train all of them anew with fresh seeds.
+
+    Args:
+        task: the task.
+        found: of a search.
+        label: how it is called.
+        rounds: of that search.
+        candidates: of each of its rounds.
+        seeds: runs of each candidate.
+        steps: of each run.
+        agent: name of the agent.
+        config: its settings by name.
+        final_seeds: fresh seeds for the comparison, at least 1; 5 and more give intervals that say something.
+        seed: of the random search.
+        out: folder of the search; ``out/random`` and ``out/final`` are made in it.
+        progress: show a progress bar.
+        on_progress: hears about the random search.
+
+    Returns:
+        Results of ``sparse``, ``dense``, ``random`` and the search, on ``final_seeds`` seeds.
+    """
+    folder = Path(out)
+    trained = sum(c.trained for c in found.candidates)
+    rounds_, wanted = _as_many(trained, rounds, candidates)
+    at_random = design(
+        task, preset=RANDOM, rounds=rounds_, candidates=wanted, seeds=seeds, steps=steps, agent=agent, config=config,
+        seed=seed, audits="none", out=folder / RANDOM, on_progress=on_progress,
+    )  # fmt: skip
+    rewards: dict[str, Any] = {"sparse": "sparse", "dense": "dense"}
+    rewards |= {RANDOM: at_random.reward} if at_random.reward is not None else {}
+    rewards |= {label: found.reward} if found.reward is not None else {}
+    fresh = range(FIRST_SEED, FIRST_SEED + final_seeds)
+    return compare(
+        task, rewards, agent=agent, seeds=fresh, total_timesteps=steps, config=config, out=folder / FINAL,
+        progress=progress, report=False, extend=False,
+    )  # fmt: skip
+
+
+def _as_many(trained: int, rounds: int, candidates: int) -> tuple[int, int]:
+    """Rounds and candidates with at least as many candidates as the search trained.
+
+    Example:
+        >>> _as_many(12, 3, 4), _as_many(5, 3, 4), _as_many(0, 3, 4)
+        ((3, 4), (2, 4), (1, 4))
+    """
+    return max(1, min(rounds, -(-trained // candidates))), candidates

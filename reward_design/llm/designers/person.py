@@ -1,0 +1,94 @@
+"""A person as the judge of ICPL: clips of the candidates, compared in pairs on a local page."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.session import Session
+from reward_design.llm.designers.training import Training
+from reward_design.preferences import PreferencePage, Questionnaire, record_clips
+from reward_design.preferences.clips import Clip
+from reward_design.preferences.person import ANSWERS, Given
+
+LENGTH = 60
+"""Steps of a clip, at most."""
+
+
+class Person:
+    """A judge who watches: all pairs of candidates are shown, the one preferred most often is the best.
+
+    Films are made right after training and kept in ``clips``, answers in ``judge-<round>.jsonl``: a restart goes on
+    with the questions that are left.
+
+    Args:
+        console: where the address of the page is printed.
+        open_browser: whether to open it.
+        wait: called with the page until it is answered; by default waits for ever.
+    """
+
+    def __init__(
+        self, console: Any = None, *, open_browser: bool = True, wait: Callable[[PreferencePage], Any] | None = None
+    ) -> None:
+        self.console, self.open_browser = console, open_browser
+        self.wait = wait or (lambda page: page.wait())
+
+    def __call__(self, session: Session, number: int, candidates: list[Candidate]) -> tuple[str, str] | None:
+        """The best and the worst of a round, None if nothing was preferred."""
+        clips = [Clip((), _frames(session, candidate)) for candidate in candidates]  # type: ignore[arg-type]
+        pairs = len(clips) * (len(clips) - 1) // 2
+        file = session.folder / f"judge-{number}.jsonl"
+        questions = Questionnaire(clips, num_questions=pairs, out=file, seed=session.seed)
+        title = f"Round {number}: which one does better? {session.task.description}"
+        with PreferencePage(questions, title=title, open_browser=self.open_browser) as page:
+            if self.console is not None:
+                self.console.print(f"Choose on {page.url}", highlight=False, markup=False, soft_wrap=True)
+            self.wait(page)
+        return best_and_worst(candidates, questions.given)
+
+    def film(self, session: Session, candidate: Candidate, training: Training) -> None:
+        """Keep a clip of the policy of the first seed."""
+        env = session.task.make(render_mode="rgb_array")
+        length = min(LENGTH, session.task.horizon)
+        try:
+            (clip,) = record_clips(env, training.policy(candidate.id), num_clips=1, length=length, seed=session.seed)
+        finally:
+            env.close()
+        file = _file(session, candidate)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".part")
+        with draft.open("wb") as stream:
+            np.savez_compressed(stream, frames=np.stack(clip.frames))
+        draft.replace(file)
+
+
+def best_and_worst(candidates: Sequence[Candidate], given: Sequence[Given]) -> tuple[str, str] | None:
+    """The candidates that were preferred most and least often; ties by order, None if nothing was preferred.
+
+    Example:
+        >>> three = [Candidate(f"0.{i}", "", "terms", 0) for i in range(3)]
+        >>> best_and_worst(three, [Given(0, 1, "second", 1.0), Given(1, 2, "first", 1.0), Given(0, 2, "first", 1.0)])
+        ('0.1', '0.2')
+    """
+    wins = [0.0] * len(candidates)
+    for said in given:
+        value = ANSWERS[said.answer]
+        if value is not None:
+            wins[said.first] += value
+            wins[said.second] += 1.0 - value
+    if len(set(wins)) < 2:
+        return None
+    order = sorted(range(len(candidates)), key=lambda i: wins[i])
+    top = max(range(len(candidates)), key=lambda i: (wins[i], -i))
+    return candidates[top].id, candidates[order[0]].id
+
+
+def _file(session: Session, candidate: Candidate) -> Path:
+    return session.folder / "clips" / f"{candidate.id}.npz"
+
+
+def _frames(session: Session, candidate: Candidate) -> list[np.ndarray]:
+    with np.load(_file(session, candidate)) as arrays:
+        return list(arrays["frames"])

@@ -1,0 +1,357 @@
+"""The search: rounds, repairs, budgets, and a kill at every stage without paying twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reward_design.agents
+from reward_design import cli
+from reward_design.envs import task
+from reward_design.experiments.store import read
+from reward_design.llm import Budget, design, load_reward
+from reward_design.llm.designers import PRESETS, Parts
+from reward_design.llm.designers.answers import sign_scaled, source_of
+from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.person import best_and_worst
+from reward_design.llm.designers.random_search import random_terms
+from reward_design.llm.terms import parse_terms
+from reward_design.preferences.person import Given
+from tests import design_worker
+
+SMALL = design_worker.SMALL
+
+
+def terms(weight=1.0, factor="distance", shape="progress", direction="decrease"):
+    entry = {"factor": factor, "shape": shape, "direction": direction, "weight": weight, "scale": 1.0}
+    return json.dumps({"terms": [entry]})
+
+
+class Script:
+    """A model that says what it is told to, in order, and keeps what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+        self.__name__ = "script"
+
+    def __call__(self, messages):
+        self.asked.append(messages)
+        return self.answers[(len(self.asked) - 1) % len(self.answers)]
+
+
+def search(model, tmp_path, task_name="chain", **settings):
+    return design(task_name, model=model, out=tmp_path, **{**SMALL, "language": "terms", **settings})
+
+
+# --- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_round_draws_until_enough_candidates_run(tmp_path):
+    model = Script("no JSON at all {", terms(1.0), terms(1.0), terms(0.0), '{"terms": []}', terms(2.0))
+    model.answers = [json.dumps(json.loads(a)) if a.endswith("}") else a for a in model.answers]
+    found = search(model, tmp_path, candidates=2, rounds=1)
+    stages = [c.refusal.stage if c.refusal else "runs" for c in found.candidates]
+    assert stages.count("runs") == 2
+    assert stages.count("duplicate") == 1
+    assert stages.count("terms") >= 1
+    assert sum(c.trained for c in found.candidates) == 2
+    assert found.stopped == ""
+    assert load_reward(found.path).settings["weights"]
+
+
+def test_the_second_round_reflects_on_the_fittest(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 9)))
+    found = search(model, tmp_path, candidates=2, rounds=2)
+    first = [c for c in found.candidates if c.round == 0]
+    winner = max(first, key=lambda c: c.fitness)
+    last = model.asked[-1]
+    assert [m["role"] for m in last] == ["system", "user", "assistant", "user"]
+    assert last[2]["content"] == winner.source
+    assert "Max:" in last[3]["content"]
+    assert "STARC distance" not in last[3]["content"]  # audits are off here
+    assert all(c.parents == (winner.id,) for c in found.candidates if c.round == 1)
+
+
+def test_a_limit_keeps_what_there_is_and_says_so(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 9)))
+    found = search(model, tmp_path, candidates=2, rounds=4, budget=Budget(calls=3))
+    assert "limit of 3 calls" in found.stopped
+    assert len(model.asked) == 3
+    assert [c.trained for c in found.candidates] == [True] * 3
+    assert found.path.is_file()
+    more = search(model, tmp_path, candidates=2, rounds=2, budget=Budget(calls=4))
+    assert more.stopped == ""
+    assert len(model.asked) == 4
+    assert more.used.calls == 4
+
+
+def test_a_model_that_never_answers_with_a_reward_ends_in_words(tmp_path):
+    found = search(Script("I will not."), tmp_path, candidates=2, rounds=1, language="code", budget=Budget(calls=4))
+    assert found.best is None
+    assert found.reward is None
+    assert "calls" in found.stopped
+    assert {c.refusal.stage for c in found.candidates} == {"answer"}
+    assert "No candidate" in (tmp_path / "report.html").read_text()
+
+
+def test_the_same_call_costs_nothing_again(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 9)))
+    first = search(model, tmp_path, candidates=2, rounds=1)
+    before = len(model.asked)
+    again = search(model, tmp_path, candidates=2, rounds=1)
+    assert len(model.asked) == before
+    assert again.candidates == first.candidates
+    page = (tmp_path / "report.html").read_text()
+    assert all(f'id="c{c.id}"' in page for c in first.candidates)
+    assert "<script" not in page
+
+
+def test_another_search_is_refused_in_the_same_folder(tmp_path):
+    search(Script(terms(1.0), terms(2.0)), tmp_path, candidates=2, rounds=1)
+    with pytest.raises(ValueError, match="belongs to a different configuration"):
+        search(Script(terms()), tmp_path, candidates=3, rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"preset": "eurika"}, "unknown preset 'eurika'.*eureka"),
+        ({"preset": "auto-mc-reward", "language": "terms"}, "works with code"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"candidates": 0}, "candidates must be at least 1"),
+        ({"audits": "some"}, "audits must be one of"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_asked(settings, text, tmp_path):
+    model = Script(terms())
+    with pytest.raises(ValueError, match=text):
+        search(model, tmp_path, **settings)
+    assert model.asked == []
+
+
+# --- presets --------------------------------------------------------------------------------------------------------
+
+
+def test_every_preset_is_a_set_of_parts():
+    assert list(PRESETS) == ["eureka", "auto-mc-reward", "l2r", "icpl", "card", "orso", "revolve", "random"]
+    assert all(isinstance(p, Parts) and p.description for p in PRESETS.values())
+    assert (PRESETS["icpl"].candidates, PRESETS["auto-mc-reward"].repairs) == (6, 3)
+
+
+def test_random_search_knows_the_language_and_asks_nobody(tmp_path):
+    found = design("chain", preset="random", out=tmp_path, **{**SMALL, "rounds": 1, "candidates": 2})
+    assert sum(c.trained for c in found.candidates) == 2
+    assert found.used.calls == 0
+    rng = np.random.default_rng(0)
+    shapes = {t.shape for _ in range(60) for t in parse_terms(random_terms(task("cartpole"), rng), task("cartpole"))}
+    assert len(shapes) == 5
+
+
+def test_l2r_asks_a_descriptor_and_the_coder_sees_what_it_said(tmp_path):
+    def model(messages):
+        told.append(messages)
+        return "- go right, 10" if "Describe the behaviour" in messages[-1]["content"] else terms(len(told))
+
+    told = []
+    found = search(model, tmp_path, preset="l2r", rounds=1, candidates=2)
+    assert found.best is not None
+    assert len(told) == 4
+    described = [i for i, messages in enumerate(told) if "Describe the behaviour" in messages[-1]["content"]]
+    assert len(described) == 2
+    assert all("go right, 10" in told[i][-1]["content"] for i in range(4) if i not in described)
+
+
+def test_icpl_shows_best_and_worst_and_no_score(tmp_path):
+    model = Script(*(terms(w, direction=d) for w in range(1, 9) for d in ("increase", "decrease")))
+    judged = []
+
+    def judge(session, number, candidates):
+        judged.append([c.id for c in candidates])
+        return candidates[1].id, candidates[0].id
+
+    found = search(model, tmp_path, preset="icpl", rounds=2, candidates=2, judge=judge)
+    assert judged == [["0.0", "0.1"], ["1.0", "1.1"]]
+    text = model.asked[-1][-1]["content"]
+    assert text.index(found.candidates[1].source) < text.index(found.candidates[0].source)
+    assert "success" not in text.split("The best reward")[1]
+    assert found.candidates[-1].parents == ("0.1", "0.0")
+
+
+def test_a_person_decides_by_pairs():
+    three = [Candidate(f"0.{i}", "", "terms", 0) for i in range(3)]
+    given = [Given(0, 1, "second", 1.0), Given(2, 1, "second", 1.0), Given(0, 2, "equal", 1.0)]
+    assert best_and_worst(three, given) == ("0.1", "0.0")
+    assert best_and_worst(three, [Given(0, 1, "skip", 1.0)]) is None
+
+
+def test_card_sends_a_reward_back_before_training(tmp_path):
+    model = Script(*(terms(w, direction="increase") for w in (1.0, 2.0)), terms(1.0), terms(2.0))
+    found = search(model, tmp_path, "four_rooms", preset="card", rounds=2)
+    held, passed = found.candidates[:2], found.candidates[2:]
+    assert [c.refusal.stage for c in held] == ["preference"] * 2
+    assert max(c.accuracy for c in held) < 0.8 <= min(c.accuracy for c in passed)
+    assert [c.trained for c in found.candidates] == [False, False, True, True]
+    assert "ranks" in model.asked[-1][-1]["content"]
+    assert "A failure that it pays too much" in model.asked[-1][-1]["content"]
+
+
+def test_orso_hands_out_half_of_the_training(tmp_path):
+    model = Script(terms(1.0), terms(1.0, direction="increase"))
+    found = search(model, tmp_path, preset="orso", rounds=1, candidates=2)
+    full = 2 * 1024
+    spent = sum(c.statistics.env_steps for c in found.candidates)
+    assert 0.4 * full <= spent <= 0.6 * full
+    slices = [r["value"]["arm"] for r in read(tmp_path) if r["kind"] == "slice"]
+    assert slices[:2] == [0, 1]
+    assert len(slices) == spent / 128
+
+
+def test_revolve_crosses_and_mutates(tmp_path):
+    model = Script(*(terms(w) for w in range(1, 99)))
+    found = search(model, tmp_path, preset="revolve", rounds=3, candidates=2)
+    origins = {c.origin for c in found.candidates if c.round > 0}
+    assert origins == {"new", "mutation"} or "crossover" in origins
+    known = {c.id: c for c in found.candidates}
+    for child in found.candidates:
+        assert all(known[p].round < child.round for p in child.parents)
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+BAD = """
+```python
+def reward(obs):
+    zero = 0.0 * obs
+    return zero, {"sparse": zero, "dense": zero}
+```"""
+GOOD = """Here:
+```python
+def reward(obs, next_obs):
+    sparse = jnp.where(next_obs == 19, 3.0, 0.0)
+    return sparse, {"sparse": sparse, "dense": (next_obs - obs) * 7.0}
+```"""
+
+
+def test_auto_mc_reward_criticises_repairs_and_scales_signs(tmp_path):
+    def model(messages):
+        told.append(messages[0]["content"][:40])
+        last = messages[-1]["content"]
+        if messages[0]["content"].startswith("You review"):
+            return "It never pays.\nREJECT" if "0.0 * obs" in last else "Fine.\nACCEPT"
+        if messages[0]["content"].startswith("You find out"):
+            return "It runs out of time: pay for speed."
+        if "reviewer rejected" in last:
+            return GOOD
+        if "failures were analysed" in last:
+            return GOOD.replace("7.0", "9.0")
+        return BAD
+
+    told = []
+    found = search(model, tmp_path, preset="auto-mc-reward", language="code", rounds=2, candidates=1)
+    first, second = found.candidates
+    assert (first.repairs, len(first.remarks)) == (1, 1)
+    assert first.trained
+    assert second.parents == (first.id,)
+    assert any(text.startswith("You find out") for text in told)
+    reward = load_reward(found.path)
+    moves = task("chain").example._replace(obs=np.array([18]), next_obs=np.array([19]), mask=np.array([True]))
+    output, _ = reward.unroll(*reward.init(None, moves), _rows(moves))
+    assert float(output.reward[0, 0]) == pytest.approx(1.1)
+    assert float(output.terms["dense"][0, 0]) == pytest.approx(0.1)
+
+
+def _rows(row):
+    import jax
+
+    return jax.tree.map(lambda x: np.asarray(x)[None], row)
+
+
+def test_sources_in_answers():
+    assert source_of("```python\nx = 1\n```\n```\ndef reward(obs):\n    return 1.0", "code").startswith("def reward")
+    assert source_of("import math\ndef reward(obs):\n    return 1.0", "code").startswith("import math")
+    assert source_of("def other(): pass", "code") is None
+    assert source_of("```json\n{}\n```", "terms") == "{}"
+    assert source_of("}{", "terms") is None
+
+
+def test_signs_need_plain_names_and_keep_memory():
+    memory = "def initial_memory():\n    return 0\n\n"
+    text = sign_scaled(f"{memory}def reward(obs, memory) -> tuple:\n    return 1, {{}}, memory")
+    assert "def designed_reward(obs, memory) -> tuple:" in text
+    assert text.rstrip().endswith("signs, result[2]")
+    assert sign_scaled("def reward(obs=(1)):\n    return 1") == "def reward(obs=(1)):\n    return 1"
+
+
+# --- kill -9 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """What the killed processes compile is compiled once."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+@pytest.mark.parametrize("stage", design_worker.STAGES)
+def test_a_kill_at_any_stage_pays_nothing_twice(stage, compiled, tmp_path):
+    """Asked at most twice in all for two candidates; a call that was killed while it ran has to be made again."""
+    calls, out = tmp_path / "calls", tmp_path / "out"
+    worker = [sys.executable, "-m", "tests.design_worker", str(out), str(calls)]
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, **compiled, "PYTHONPATH": str(root)}
+    killed = subprocess.run(
+        [*worker, stage], cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kinds = [record["kind"] for record in read(out)]
+    assert stage in ("answering", "training") or kinds[-1] == stage
+    trained = {r["name"]: r["value"] for r in read(out) if r["kind"] == "trained"}
+    found = design_worker.run(out, calls)
+    assert found.stopped == ""
+    assert [c.trained for c in found.candidates] == [True, True]
+    assert calls.read_text().count("\n") == 2
+    after = [r for r in read(out) if r["kind"] == "trained"]
+    assert len(after) == 2
+    assert all(r["value"] == trained.get(r["name"], r["value"]) for r in after)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+    monkeypatch.setattr(reward_design.agents, "use_all_cores", lambda: 1)
+
+
+COMMAND = [
+    *("design", "--task", "chain", "--preset", "random", "--rounds", "1", "--candidates", "2", "--seeds", "1"),
+    *("--total-timesteps", "1024", "--set", "num_envs=4", "num_steps=32", "hidden=8", "num_minibatches=1"),
+    *("--audits", "none"),
+]
+
+
+def test_the_command_prints_lines_and_leaves_a_page(tmp_path, capsys, one_core):
+    assert cli.main([*COMMAND, "--final-seeds", "0", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Best: 0." in said
+    assert str(tmp_path / "report.html") in said
+    assert (tmp_path / "best.reward").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_compares_with_the_controls(tmp_path, capsys, one_core):
+    assert cli.main([*COMMAND, "--final-seeds", "2", "--out", str(tmp_path), "--quiet"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Against the controls" in page
+    assert all(f'<td class="name">{name}</td>' in page for name in ("sparse", "dense", "random", "found"))
+    capsys.readouterr()
+
+
+def test_the_command_refuses_in_a_sentence(tmp_path, capsys, one_core):
+    assert cli.main(["design", "--task", "chain", "--preset", "nobody", "--out", str(tmp_path)]) == 2
+    assert "unknown preset 'nobody'" in capsys.readouterr().err
