@@ -343,6 +343,7 @@ def test_a_potential_that_forgets_the_end_is_found_in_samples(name):
     batch = draw(cartpole, wrong, num_samples=1500, steps=200, seed=0)
     phi = potential_at_ends(cartpole.true_reward, wrong, batch, gamma=gamma, potentials=[height])
     rows = batch.transitions()
+    assert phi is not None
     np.testing.assert_allclose(phi, height(rows.next_obs)[rows.terminated], atol=1e-2)
     for harmless in (cartpole.true_reward, rd.chain(rd.environment_reward(), right)):
         assert potential_at_ends(cartpole.true_reward, harmless, batch, gamma=gamma, potentials=[height]) is None

@@ -12,7 +12,6 @@ NEEDS = {
     "docs/annotators.md": ("nle", "jsonschema"),
     "docs/llm_designers.md": ("flatbuffers", "jsonschema"),
     "docs/llm_models.md": ("jsonschema",),
-    "docs/llm_rewards.md": ("flatbuffers",),
     "docs/minihack.md": ("nle",),
     "docs/robotics.md": ("gymnasium_robotics", "minigrid"),
     "docs/sb3.md": ("stable_baselines3", "sbx"),

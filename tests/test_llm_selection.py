@@ -244,9 +244,10 @@ def test_the_gate_by_enumeration():
                 assert found.accuracy == (sum(above) / len(above) if won and lost else 1.0)
                 assert (found.successes, found.failures) == (len(won), len(lost))
                 assert (found.weakest_success is None) == (not won)
-                if won:
+                if found.weakest_success is not None:
                     assert means[found.weakest_success] == min(won)
-                if lost:
+                assert (found.strongest_failure is None) == (not lost)
+                if found.strongest_failure is not None:
                     assert means[found.strongest_failure] == max(lost)
 
 

@@ -1,6 +1,7 @@
 """Candidates of a round train together as they would train alone, and go on where they stopped."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,7 @@ def test_statistics_tell_terms_by_their_own_names(trained):
 def test_a_round_in_which_every_reward_breaks_ends(tmp_path):
     broken = Candidate("0.0", "", "code", 0)
     with Store(tmp_path, {}) as store:
-        session = SimpleNamespace(
+        session: Any = SimpleNamespace(
             task=CHAIN, learner=PPO, config=CONFIG, seeds=(0,), folder=tmp_path, journal=Journal(store),
             reward=lambda candidate: BROKEN, num_candidates=1, tell=lambda kind, text: None,
             trained=lambda candidate, found: refused.append(found),
