@@ -213,7 +213,8 @@ def test_val_predicts_the_regret_of_the_experiments_better_than_its_peers():
             first, last = (random_reward(rng, 32, 4, gamma=gamma) for _ in range(2))
             others = np.array([first + (last - first) * i / 8 for i in range(1, 9)])
             losses = [
-                np.asarray(policy_regret(*pair, transition, start, gamma=gamma)) for pair in ((first, others), (others, first))
+                np.asarray(policy_regret(*pair, transition, start, gamma=gamma))
+                for pair in ((first, others), (others, first))
             ]
             regret.append(np.mean(losses, axis=0))
             for name in names:

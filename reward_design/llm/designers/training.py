@@ -22,8 +22,8 @@ from reward_design.agents.seeds import sharded
 from reward_design.core import NonFiniteRewardError, Reward, Transition
 from reward_design.envs.base import Task
 from reward_design.envs.host import HostEnv
-from reward_design.experiments.units import summary
 from reward_design.experiments.evaluation import Scorer, play_lanes
+from reward_design.experiments.units import summary
 from reward_design.llm.designers import episodes as told
 from reward_design.llm.designers.candidates import Refusal, Statistics
 from reward_design.llm.designers.pool import pool
