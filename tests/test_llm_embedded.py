@@ -1,7 +1,6 @@
 """The embedded model, for real: found, served, asked; and what is said where it is not installed."""
 
 import json
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -110,5 +109,5 @@ def test_serve_from_the_command_line():
             (answer,) = chat_model("served", base_url=url, max_tokens=60).ask(ASK, schema=SCHEMA)
             assert json.loads(answer.text)["achieved"] in ("yes", "no")
         finally:
-            server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 130
+            server.terminate()
+        assert server.wait(60) == 143

@@ -130,11 +130,8 @@ def test_nothing_is_paid_for_messages_that_nobody_labelled():
 
 def test_classification_is_the_thresholded_probability():
     trajectory, reward = rollout(), classification_reward(labeller(), network=SMALL, fit=TINY, beta=1.0, num_messages=8)
-    untrained, _, _ = learn(
-        classification_reward(labeller(), network=SMALL, fit=Fit(first=50), num_messages=8), trajectory
-    )
-    assert not np.asarray(paid(reward, untrained, trajectory).reward).any()
     params, _, metrics = learn(reward, trajectory, updates=4)
+    assert not np.asarray(paid(reward, {**params, "trained": jnp.float32(0)}, trajectory).reward).any()
     output = paid(reward, params, trajectory)
     np.testing.assert_allclose(output.reward, naive(trajectory, helpful, 1.0), rtol=1e-5)
     assert metrics["loss"] < 0.2
@@ -262,6 +259,18 @@ def test_failures_are_tried_again_then_given_up_and_never_become_labels():
         assert (b"b",) not in worker.labels
         worker.exchange(as_bytes(["b"]))
         assert gate.asked.count("b") == 2
+
+
+def test_as_many_are_labelled_at_once_as_the_model_is_asked_in_parallel():
+    together = threading.Barrier(3)
+
+    def fn(messages):
+        together.wait(20)  # an error, unless three are here
+        return judge(messages)
+
+    with Labeller(chat_model(fn, parallel=3, retries=0), "win", wait=True) as worker:
+        worker.exchange(as_bytes(["a", "b", "c"]))
+        assert worker.counts()["labelled"] == 3
 
 
 def test_a_budget_stops_the_worker_and_not_the_learner():

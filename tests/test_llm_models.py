@@ -149,12 +149,17 @@ def test_requests_run_at_the_same_time_up_to_parallel():
 
 
 def test_an_interrupt_ends_a_request():
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     with ScriptedServer(["hang"]) as server:
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         begun = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            model(server, time_limit=30).ask(ASK)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                model(server, time_limit=30).ask(ASK)
+        finally:
+            timer.cancel()
+            signal.signal(signal.SIGINT, usual)
         assert time.monotonic() - begun < 10
 
 

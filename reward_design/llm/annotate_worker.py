@@ -1,4 +1,4 @@
-"""A worker that labels messages of a game beside a learner, which never waits for it (ONI)."""
+"""Labels for messages of a game, made beside a learner, which never waits for them (ONI)."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ COUNTS = ("labelled", "waiting", "dropped", "failed", "retried", "stopped")
 
 
 class Labeller:
-    """Labels messages in a thread of its own; one labeller serves one reward in one run.
+    """Labels messages in threads of its own; one labeller serves one reward in one run.
 
     What the learner offers goes into a bounded queue, of which the newest is labelled first: it is what the policy
     meets now. What is waiting, in work, labelled or given up is not queued again; what does not fit drops out at the
@@ -30,7 +30,8 @@ class Labeller:
     budget that ends stops the work; the learner goes on with the labels it has.
 
     Args:
-        model: who labels; with a cache, no message is ever paid for twice.
+        model: who labels, as many at the same time as it is asked in parallel; with a cache, no message is ever paid
+            for twice.
         goal: what the player wants, as in "to open the door": a verb without "to".
         pairs: label which of two messages is better, instead of whether one is helpful.
         queue: items that may wait.
@@ -72,7 +73,7 @@ class Labeller:
         self._rng = np.random.default_rng(seed)
         self._busy, self._closed, self._error, self._version = 0, False, None, 0
         self._change = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "Labeller":
         return self
@@ -81,7 +82,7 @@ class Labeller:
         self.close()
 
     def close(self) -> None:
-        """End the thread, after the request that it is waiting for; what is labelled stays."""
+        """End the threads, after the requests that they are waiting for; what is labelled stays."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -102,7 +103,7 @@ class Labeller:
         """Offer messages; with ``wait``, return when all is labelled.
 
         Raises:
-            RuntimeError: if the thread ended for another reason than a budget.
+            RuntimeError: if the work ended for another reason than a budget.
         """
         self.offer(messages)
         with self._change:
@@ -178,9 +179,10 @@ class Labeller:
             self._counts["dropped"] += 1
 
     def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._work, name="labeller", daemon=True)
-            self._thread.start()
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        while len(self._threads) < self.model.parallel:
+            self._threads.append(threading.Thread(target=self._work, name="labeller", daemon=True))
+            self._threads[-1].start()
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
