@@ -82,7 +82,8 @@ def loop(namespace, artifact, trajectory):
         for t in range(num_steps):
             if not trajectory.mask[t, lane]:
                 continue
-            given = {name: jax.tree.map(lambda x: x[t, lane], getattr(trajectory, name)) for name in artifact.used}  # noqa: B023
+            row = jax.tree.map(lambda x: jnp.asarray(x[t, lane]), trajectory)  # noqa: B023
+            given = {name: getattr(row, name) for name in artifact.used}
             result = fn(**given, memory=memory) if remembers else fn(**given)
             if remembers:
                 memory = result[-1]

@@ -260,4 +260,4 @@ def test_wrong_settings_are_errors_of_the_caller(wrong):
 
 def test_source_must_be_text():
     with pytest.raises((TypeError, TypeCheckError), match="source"):
-        build_reward(b"def reward(obs): return 0", "cartpole")
+        build_reward(b"def reward(obs): return 0", "cartpole")  # pyright: ignore[reportArgumentType]

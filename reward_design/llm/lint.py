@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 
 from reward_design._names import suggestion
+from reward_design.llm import scope
 from reward_design.llm.inputs import INPUTS, MEMORY
 from reward_design.llm.names import (
     BUILTINS,
@@ -43,14 +44,15 @@ def check(source: str) -> None:
     tree = _parsed(source)
     nodes = list(_walk(tree))
     _check_definitions(tree)
-    defined = _defined(nodes)
-    aliases = _aliases(nodes)
+    known, modules = scope.defined(nodes), scope.aliases(nodes)
     for node in nodes:
         for rule in (_check_node, _check_import, _check_constant, _check_function):
             rule(node)
-        _check_name(node, defined)
-        _check_attribute(node, aliases)
-    _check_recursion(nodes)
+        _check_name(node, known)
+        _check_attribute(node, modules)
+    for function in scope.recursive(nodes):
+        reason = f"{function.name} calls itself; write a loop with a fixed number of rounds, or lax.scan."
+        raise _refused(function, reason)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -233,11 +235,11 @@ def _check_name(node: ast.AST, defined: set[str]) -> None:
         raise _refused(node, f"the name {node.id!r} is not at hand; {reason}.")
 
 
-def _check_attribute(node: ast.AST, aliases: dict[str, str]) -> None:
+def _check_attribute(node: ast.AST, modules: dict[str, str]) -> None:
     if not isinstance(node, ast.Attribute):
         return
     _check_word(node, node.attr)
-    owner = _module(node.value, aliases)
+    owner = scope.module_of(node.value, modules)
     if owner is not None:
         _check_member(node, owner, node.attr)
     elif node.attr in METHODS:
@@ -268,70 +270,6 @@ def _check_word(node: ast.AST, name: str) -> None:
         raise _refused(node, f"names must not begin with an underscore, got {name[:40]!r}; choose another one.")
     if not name.isascii():
         raise _refused(node, f"names must be plain letters, got {name[:40]!r}.")
-
-
-# --- rules for the whole --------------------------------------------------------------------------------------------
-
-
-def _defined(nodes: list[ast.AST]) -> set[str]:
-    names = {"jax", "jnp", "lax", "math", "functools", "typing"}
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.alias):
-            names.add(node.asname or node.name.partition(".")[0])
-    return names
-
-
-def _aliases(nodes: list[ast.AST]) -> dict[str, str]:
-    """Which names stand for which modules."""
-    names = {"jax": "jax", "jnp": "jax.numpy", "lax": "jax.lax", "math": "math", "functools": "functools"}
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom):
-            full = {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-            names |= {name: module for name, module in full.items() if module in _MODULES}
-        elif isinstance(node, ast.Assign) and _module(node.value, names):
-            names |= {t.id: str(_module(node.value, names)) for t in node.targets if isinstance(t, ast.Name)}
-    return names
-
-
-_MODULES = frozenset({"jax", "jax.numpy", "jax.numpy.linalg", "jax.lax", "jax.nn", "jax.scipy", "math", "functools"})
-
-
-def _module(node: ast.AST, aliases: dict[str, str]) -> str | None:
-    if isinstance(node, ast.Name):
-        return aliases.get(node.id)
-    if isinstance(node, ast.Attribute):
-        owner = _module(node.value, aliases)
-        full = f"{owner}.{node.attr}"
-        return full if owner and full in _MODULES else None
-    return None
-
-
-def _check_recursion(nodes: list[ast.AST]) -> None:
-    """No function may reach itself through calls by name."""
-    functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-    reached = {name: _names_in(node) & set(functions) for name, node in functions.items()}
-    for name, node in functions.items():
-        seen: set[str] = set()
-        todo = set(reached[name])
-        while todo:
-            seen |= todo
-            todo = {further for found in todo for further in reached[found]} - seen
-        if name in seen:
-            raise _refused(node, f"{name} calls itself; write a loop with a fixed number of rounds, or lax.scan.")
-
-
-def _names_in(function: ast.FunctionDef) -> set[str]:
-    own = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-    found = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return found - own
 
 
 def _importable() -> str:

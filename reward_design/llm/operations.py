@@ -141,7 +141,7 @@ def _refined(exported: Any, lanes: int) -> bytes:
     avals = [jax.ShapeDtypeStruct((lanes, *aval.shape[1:]), aval.dtype) for aval in exported.in_avals]
     try:
         lowered = jax.jit(exported.call).lower(*avals)
-        module = lowered.compiler_ir("stablehlo")
+        module: Any = lowered.compiler_ir("stablehlo")
         return jax.extend.mlir.refine_polymorphic_shapes(mlir.module_to_bytecode(module))
     except Exception as error:
         text = str(error).splitlines()[0][:200] if str(error) else ""

@@ -21,7 +21,7 @@ def split(result: Any, candidate: Any) -> tuple[Any, dict[str, Any], list[Any]]:
     Raises:
         CandidateRefused: at stage ``output``, if it is not what the contract says.
     """
-    parts = result if isinstance(result, tuple) else (result,)
+    parts: tuple[Any, ...] = result if isinstance(result, tuple) else (result,)
     memory: list[Any] = []
     if candidate.remembers:
         if not 2 <= len(parts) <= 3:

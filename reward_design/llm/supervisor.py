@@ -167,7 +167,7 @@ def environment() -> dict[str, str]:
 def readable_paths() -> list[str]:
     """Files and folders that Python and JAX themselves read."""
     own = [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()]
-    packages = [os.path.dirname(os.path.abspath(module.__file__)) for module in (jax, reward_design)]
+    packages = [os.path.dirname(os.path.abspath(str(module.__file__))) for module in (jax, reward_design)]
     linked = [os.path.realpath(os.path.join(packages[1], name)) for name in ("envs", "agents")]
     system = [
         "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/dev/null", "/dev/urandom",

@@ -78,7 +78,7 @@ def verified_artifact(artifact: Artifact) -> Program:
         inputs, outputs = _contract(artifact)
     except CandidateRefused:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise _refused(f"its description cannot be read ({type(error).__name__}); build it again.") from None
     return verified(artifact.program, inputs, outputs)
 

@@ -24,6 +24,7 @@ from reward_design.llm.returned import initial_memory, split
 from reward_design.llm.verify import checked_program
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+DIFFERS = "two readings of the same code gave different programs; remove time, random numbers and state."
 LARGEST_MESSAGE = 16 * 2**20
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     """Put the walls up, say what was reached, then answer jobs until their pipe closes (a trainer sends only one)."""
     limits = json.loads(sys.argv[1])
     jax.config.update("jax_traceback_in_locations_limit", 0)
+    jax.config.update("jax_disable_most_optimizations", True)  # programs run once or twice here
     answers = os.dup(1)
     isolation.enter(limits)
     warm_up()
@@ -62,10 +64,7 @@ def checked(source: str, specs: Mapping[str, Spec]) -> dict[str, Any]:
     candidate = Candidate(source, specs)
     exported = candidate.exported()
     if Candidate(source, specs).exported().mlir_module_serialized != exported.mlir_module_serialized:
-        raise CandidateRefused(
-            "determinism",
-            "two readings of the same code gave different programs; remove time, random numbers and state.",
-        )
+        raise CandidateRefused("determinism", DIFFERS)
     program = _stage("export", lambda: bytes(exported.serialize(vjp_order=1)))
     observed = _stage("smoke", lambda: trials.tried(exported, candidate))
     return {
@@ -79,7 +78,7 @@ def checked(source: str, specs: Mapping[str, Spec]) -> dict[str, Any]:
 
 
 def read(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Read, verify, compile and run a program once, for a trainer that does not yet dare to; see :mod:`reward_design.llm.screening`.
+    """Read, verify, compile and run a program once, before a trainer does; see :mod:`reward_design.llm.screening`.
 
     Raises:
         CandidateRefused: at stage ``verify``.

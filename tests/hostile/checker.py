@@ -14,7 +14,7 @@ class Checker:
     """As :func:`reward_design.llm.checking.check_code` without the linter, but in a worker that serves many programs."""
 
     def __init__(self, limit=30.0):
-        self.limit, self.worker, self.reached = limit, None, None
+        self.limit, self.worker, self.reached = limit, None, {}
         self.task = task("cartpole")
         self.specs = input_specs(self.task)
 

@@ -29,7 +29,7 @@ LEGITIMATE = {
     ),
     "norm": "def reward(obs, next_obs):\n    return jnp.linalg.norm(next_obs[:2]) - jnp.linalg.norm(obs[:2])\n",
     "dot": "def reward(obs):\n    w = jnp.array([0.1, -0.2, 0.3, 0.4])\n    return jnp.dot(w, obs) + obs @ w\n",
-    "matrix": "def reward(obs):\n    Q = jnp.diag(jnp.array([1.0, 0.1, 1.0, 0.1]))\n    return -obs @ Q @ obs * 1e-6\n",
+    "matrix": "def reward(obs):\n    Q = jnp.diag(jnp.array([1.0, 0.1, 1.0, 0.1]))\n    return -obs @ Q @ obs\n",
     "indexing": "def reward(obs, action):\n    return jnp.array([-1.0, 1.0])[action] * obs[2]\n",
     "at set": "def reward(obs):\n    z = jnp.zeros(4).at[1].set(obs[1]).at[::2].add(1.0)\n    return z.sum()\n",
     "one hot": "def reward(obs, action):\n    return jnp.sum(jax.nn.one_hot(action, 2) * obs[:2]) + nn_part(obs)\ndef nn_part(x):\n    return jax.nn.sigmoid(x[3])\n",
