@@ -1,8 +1,5 @@
 """Candidates of a round train together as they would train alone, and go on where they stopped."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +14,9 @@ from reward_design.llm.designers.alternatives import alternatives
 from reward_design.llm.designers.candidates import Candidate
 from reward_design.llm.designers.evaluation import train_all
 from reward_design.llm.designers.journal import Journal
+from reward_design.llm.designers.presets import PRESETS
 from reward_design.llm.designers.random_search import random_terms
+from reward_design.llm.designers.session import Session
 from reward_design.llm.designers.term_table import table_params, term_table
 from reward_design.llm.designers.training import Training
 from reward_design.llm.terms import terms_reward
@@ -80,14 +79,10 @@ def test_statistics_tell_terms_by_their_own_names(trained):
 def test_a_round_in_which_every_reward_breaks_ends(tmp_path):
     broken = Candidate("0.0", "", "code", 0)
     with Store(tmp_path, {}) as store:
-        session: Any = SimpleNamespace(
-            task=CHAIN, learner=PPO, config=CONFIG, seeds=(0,), folder=tmp_path, journal=Journal(store),
-            reward=lambda candidate: BROKEN, num_candidates=1, tell=lambda kind, text: None,
-            trained=lambda candidate, found: refused.append(found),
-        )  # fmt: skip
-        refused = []
-        train_all(session, 0, [broken])
-    assert [r.stage for r in refused] == ["training"]
+        session = Session(CHAIN, PRESETS["eureka"], "code", None, Journal(store), tmp_path, PPO, CONFIG, (0,), 1)
+        session.built["0.0"] = BROKEN
+        train_all(session, 0, [session.update(broken)])
+    assert session.candidates["0.0"].refusal.stage == "training"
 
 
 def test_the_table_of_terms_pays_what_documents_say():
