@@ -147,13 +147,8 @@ def normalised(results: Mapping[str, Results]) -> dict[tuple[str, str], np.ndarr
 
 def sentences(judged: Verdict) -> list[str]:
     """What was found, in plain words with its figures."""
-    lines = [line for line in judged.lines if line.improvement is not None]
-    found = [
-        f"{line.reward} beats {judged.baseline} in {report.percent(line.improvement)} of pairs of runs "
-        f"({report.percents(line.improvement)}) over {line.num_tasks} tasks; it helped on "
-        f"{_listed(line.helped)} and harmed on {_listed(line.harmed)}."
-        for line in sorted(lines, key=lambda line: -line.improvement.value)  # type: ignore[union-attr]
-    ]
+    lines = [(line, line.improvement) for line in judged.lines if line.improvement is not None]
+    found = [_sentence(line, beats, judged.baseline) for line, beats in sorted(lines, key=lambda pair: -pair[1].value)]
     for kind, what in (("regret", "the regret of its optimal policy"), ("loss", "what trained agents fall short of")):
         value = judged.correlations[kind]
         if value is not None:
@@ -162,6 +157,18 @@ def sentences(judged: Verdict) -> list[str]:
                 f"correlation {report.number(value)} ({report.interval(value)})."
             )
     return found or ["No design has finished on a task together with the baseline yet."]
+
+
+def _sentence(line: Line, beats: Estimate, baseline: str) -> str:
+    share = f"{report.percent(beats)} of pairs of runs ({report.percents(beats)})"
+    tasks = f"on {line.num_tasks} task{'' if line.num_tasks == 1 else 's'}"
+    clear = beats.low > 0.5 or beats.high < 0.5
+    text = f"{line.reward} beats {baseline} in {share} {tasks}"
+    text += "" if clear else ": no clear difference"
+    where = [
+        f"it {verb} {_listed(names)}" for verb, names in (("helped on", line.helped), ("harmed", line.harmed)) if names
+    ]
+    return f"{text}; {' and '.join(where)}." if where else f"{text}."
 
 
 def write(judged: Verdict, out: str | os.PathLike[str]) -> Verdict:
@@ -227,4 +234,4 @@ def _spearman(pairs: np.ndarray) -> float:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
+    return ", ".join(names)
