@@ -110,7 +110,7 @@ def annotate(
         >>> from reward_design.llm import annotate, chat_model
         >>> from reward_design.llm.annotate_steps import Step
         >>> def judge(messages):
-        ...     saw = "named The Master Key" in messages[-1]["content"].split("Message:")[1]
+        ...     saw = "named The Master Key" in messages[-1].get("content", "").split("Message:")[1]
         ...     return json.dumps({goal: {"evidence": "", "achieved": saw} for goal in ("key", "door")})
         >>> step = Step("@ (", ". @", "", "g - a key named The Master Key.", "PICKUP", frozenset({"picked_up"}))
         >>> annotate(chat_model(judge), [step]).scores()["key"].f1

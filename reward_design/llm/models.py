@@ -268,7 +268,7 @@ def chat_model(
         ImportError: if the extra ``llm``, or for local models ``local-llm``, is missing.
 
     Example:
-        >>> parrot = chat_model(lambda messages: messages[-1]["content"].upper())
+        >>> parrot = chat_model(lambda messages: messages[-1].get("content", "").upper())
         >>> parrot.ask([{"role": "user", "content": "hello"}])[0].text
         'HELLO'
     """

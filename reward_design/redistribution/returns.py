@@ -54,8 +54,8 @@ def correct_return(
     Example:
         >>> import jax.numpy as jnp
         >>> c, mask = jnp.array([[0.4], [-0.1], [0.5]]), jnp.ones((3, 1), bool)
-        >>> [f"{x:.1f}" for x in correct_return(c, jnp.array([1.0]), mask, correction="last")[:, 0]]
-        ['0.4', '-0.1', '0.7']
+        >>> tuple(f"{x:.1f}" for x in correct_return(c, jnp.array([1.0]), mask, correction="last")[:, 0])
+        ('0.4', '-0.1', '0.7')
 
     Source: the error in equal parts is the minimum-norm correction; in the last step it is the residual that Liu et
     al., "Sequence Modeling of Temporal Credit Assignment for Episodic Reinforcement Learning", 2019, arXiv:1905.13420,

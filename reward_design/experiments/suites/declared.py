@@ -93,8 +93,8 @@ def load_suite(suite: str | os.PathLike[str], size: str = "smoke") -> Suite:
         ValueError: for a name that nothing has (suite, size, task, design, agent, key), with the nearest one.
 
     Example:
-        >>> [block.name for block in load_suite("core", "smoke").blocks]
-        ['quick']
+        >>> tuple(block.name for block in load_suite("core", "smoke").blocks)
+        ('quick',)
     """
     path = Path(suite) if str(suite).endswith(".toml") else FOLDER / f"{suite}.toml"
     if not path.is_file():
