@@ -72,18 +72,18 @@ def model(messages):
 # %%
 short = bool(os.environ.get("REWARD_DESIGN_SHORT"))
 folder = tempfile.mkdtemp()
-found = design(
-    square,
-    model=model,
-    preset="eureka",
-    language="terms",
-    rounds=2,
-    candidates=2,
-    seeds=1 if short else 3,
-    steps=8_192 if short else 32_768,
-    audits="none",
-    out=folder,
-)
+search = {
+    "model": model,
+    "preset": "eureka",
+    "language": "terms",
+    "rounds": 2,
+    "candidates": 2,
+    "seeds": 1 if short else 3,
+    "steps": 8_192 if short else 32_768,
+    "audits": "none",
+    "out": folder,
+}
+found = design(square, **search)
 for candidate in found.candidates:
     result = f"success {candidate.fitness.success:.0%}" if candidate.trained else f"refused: {candidate.refusal.reason}"
     print(candidate.id, "|", result)
@@ -114,18 +114,7 @@ plt.show()
 
 # %%
 asked = len(messages_seen)
-again = design(
-    square,
-    model=model,
-    preset="eureka",
-    language="terms",
-    rounds=2,
-    candidates=2,
-    seeds=1 if short else 3,
-    steps=8_192 if short else 32_768,
-    audits="none",
-    out=folder,
-)
+again = design(square, **search)
 print("asked again:", len(messages_seen) - asked, "times; same result:", again.best == found.best)
 
 # %% [markdown]

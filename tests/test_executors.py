@@ -143,7 +143,8 @@ def test_two_nodes_of_ray_give_the_same_numbers_and_may_be_lost(here, cluster, t
     same(here, results)
 
 
-def test_a_ray_that_does_not_answer_is_named():
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_a_ray_that_does_not_answer_is_named(address):
     pytest.importorskip("ray")
-    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 'auto' .* `ray start --head`"):
-        RayCluster("auto").connect()
+    with pytest.raises(ConnectionError, match=rf"no Ray cluster answers at '{address}' .* `ray start --head`"):
+        RayCluster(address).connect()

@@ -8,12 +8,13 @@ import contextlib
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from reward_design._names import suggestion
@@ -171,7 +172,6 @@ class RayCluster:
     retries: int = 3
     num_cpus: float = 1
     num_gpus: float = 0
-    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _at_least("retries", self.retries, 0)
@@ -205,11 +205,9 @@ class RayCluster:
         """The module ``ray``, connected; a second call changes nothing."""
         ray: Any = require("ray", "ray", "clusters")
         try:
-            ray.init(
-                address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR",
-                **self.settings,
-            )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            _probe(self.address)
+            ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConnectionError(
                 f"no Ray cluster answers at {self.address!r} ({str(error).strip().splitlines()[0]}); start one with "
                 "`ray start --head`, or leave --address out to have one on this machine."
@@ -239,6 +237,13 @@ def executor(name: str, *, workers: int = 2, address: str | None = None) -> Exec
     if name == "ray":
         return RayCluster(address)
     return Processes(workers) if name == "processes" else Here()
+
+
+def _probe(address: str | None) -> None:
+    """Raise OSError if nothing listens at ``host:port``, which Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -78,6 +78,7 @@ def rounds(trained: Sequence[Candidate], ax: Axes) -> Axes:
     ax.step(known, np.maximum.accumulate(tops), where="post", color=plots.GAIN, linewidth=2.2)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("round")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return _percent_axis(ax)
 
 
