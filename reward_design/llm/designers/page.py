@@ -76,9 +76,8 @@ def rounds(trained: Sequence[Candidate], ax: Axes) -> Axes:
     known = sorted(set(numbers))
     tops = [max(c.fitness.success for c in trained if c.round == n) for n in known]
     ax.step(known, np.maximum.accumulate(tops), where="post", color=plots.GAIN, linewidth=2.2)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("round")
-    ax.xaxis.get_major_locator().set_params(integer=True)
     return _percent_axis(ax)
 
 
