@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -382,6 +383,21 @@ def test_without_opengl_mujoco_is_played_and_the_package_named(tmp_path):
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines()[-1].split()[0] == "mean"
     assert not film.exists()
+
+
+@pytest.mark.parametrize("delay", [0.01, 0.03, 0.06, 0.1])
+def test_an_interrupted_frame_is_written_and_counted_or_neither(tmp_path, delay):
+    film, handed_over = video.writer(tmp_path / "x.mp4", 30.0), 0
+    frames = np.random.default_rng(0).integers(256, size=(8, 240, 320, 3), dtype=np.uint8)
+    threading.Timer(delay, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            film.add(frames[handed_over % 8])
+            handed_over += 1
+    film.close()
+    assert film.frames in (handed_over, handed_over + 1)
+    assert film.frames
+    assert len(decoded(tmp_path / "x.mp4")[0]) == film.frames
 
 
 @pytest.mark.slow

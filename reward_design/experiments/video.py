@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,23 @@ MIN_WIDTH = 360
 
 
 class Mp4Writer:
-    """H.264 by ffmpeg; the file grows as frames come, and what was written can be watched after an interrupt."""
+    """H.264 by ffmpeg; the file grows as frames come, and what was written can be watched after an interrupt.
+
+    A thread hands the frames over: Ctrl-C only ever reaches the main thread, so each frame arrives and is counted
+    whole or not at all.
+    """
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps, self._program = path, fps, ffmpeg()
+        self._thread = ThreadPoolExecutor(1, "video")
         self._process: subprocess.Popen[bytes] | None = None
         self.frames = 0
 
     def add(self, frame: np.ndarray) -> None:
         """One more frame; sides are made even, as the format wants them."""
+        self._thread.submit(self._write, frame).result()
+
+    def _write(self, frame: np.ndarray) -> None:
         height, width = frame.shape[:2]
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._process is None:
@@ -37,7 +46,7 @@ class Mp4Writer:
             self._process.stdin.write(frame.tobytes())
             self.frames += 1
         except BrokenPipeError:
-            self.close()
+            self._finish()
 
     def close(self) -> None:
         """Finish the file.
@@ -45,6 +54,10 @@ class Mp4Writer:
         Raises:
             OSError: if ffmpeg could not write it.
         """
+        self._thread.shutdown()
+        self._finish()
+
+    def _finish(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
