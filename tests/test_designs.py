@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reward_design.agents import ppo
 from reward_design.core import Kind, Reward
 from reward_design.envs import task
 from reward_design.experiments.budgets import assignments, settings
+from reward_design.experiments.credit_designs import METHODS
 from reward_design.experiments.designs import DESIGNS, labelled, resolve, resolve_fixed, with_auxiliary
 
 MODULE = """
@@ -53,7 +55,19 @@ def test_every_design_is_built_for_every_task(name, where):
     reward = resolve(name, task(where))
     assert isinstance(reward, Reward)
     assert DESIGNS[name].description
-    assert (reward.kind is Kind.POINTWISE) == (name not in ("count_bonus", "spa"))
+    assert (reward.kind is Kind.POINTWISE) == (name not in ("count_bonus", *METHODS))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_of_redistribution_pays_sums_to_what_the_task_paid(name):
+    known = task("chain", num_states=4, horizon=8)
+    config = settings(ppo.AGENT, known, total_timesteps=2048, config={"num_envs": 4, "num_steps": 64})
+    metrics = ppo.train(config, known, resolve(name, known), jax.random.key(0)).metrics
+    assert np.isfinite(metrics["shaped_return"]).all()
+    assert metrics["true_return"].mean() > 0.2
+    if name in ("uniform", "rudder"):  # every episode is paid exactly, whatever the estimator says
+        cut = 8 / 64  # of the episodes a rollout cuts one in each lane, and pays its parts in two rollouts
+        np.testing.assert_allclose(metrics["shaped_return"], metrics["true_return"], atol=2 * cut)
 
 
 def test_the_count_bonus_counts_what_the_task_says():
@@ -159,7 +173,7 @@ def test_the_auxiliary_goes_to_those_that_take_one_and_name_none():
     assert with_auxiliary("barfi", None) == "barfi"
 
 
-@pytest.mark.parametrize("name", ["spa", "heron", "barfi"])
+@pytest.mark.parametrize("name", ["spa", "rrd", "heron", "barfi"])
 def test_what_is_measured_before_training_is_not_learned_in_it(name):
     with pytest.raises(ValueError, match=f"reward '{name}' is learned while an agent trains, so before that"):
         resolve_fixed(name, task("chain"))

@@ -1,13 +1,16 @@
 """Suites: what a file may say, and the statistics over all of its comparisons against loops."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from reward_design import envs
 from reward_design.experiments import Results, suites
 from reward_design.experiments.suites.verdict import normalised
+from reward_design.llm import build_reward, save_reward
 
 FILE = """
 description = "two"
@@ -18,12 +21,14 @@ core = {{ seeds = 3 }}
 tasks = ["chain"]
 rewards = ["sparse", "{reward}"]
 {more}
+[files]
+{files}
 """
 
 
-def declared(tmp_path, reward="dense", more=""):
+def declared(tmp_path, reward="dense", more="", files=""):
     path = tmp_path / "mine.toml"
-    path.write_text(FILE.format(reward=reward, more=more))
+    path.write_text(FILE.format(reward=reward, more=more, files=files))
     return path
 
 
@@ -44,9 +49,27 @@ def test_a_file_is_read(tmp_path):
     assert block.total_timesteps("chain") is None
 
 
+def test_a_saved_reward_of_each_task_is_a_design_by_name(tmp_path):
+    known = envs.task("mountain_car")
+    factor = next(iter(known.factors))
+    terms = [{"factor": factor, "shape": "linear", "scale": 1.0, "direction": "increase", "weight": 0.5}]
+    (tmp_path / "mine").mkdir()
+    save_reward(
+        tmp_path / "mine/mountain_car.reward", build_reward(json.dumps({"terms": terms}), known, language="terms")
+    )
+    path = declared(tmp_path, reward="mine", files='mine = "mine/{task}.reward"')
+    with pytest.raises(ValueError, match=r"block 'one': .*No such file.*mine/chain\.reward"):
+        suites.load_suite(path)
+    path.write_text(path.read_text().replace("chain", "mountain_car"))
+    (block,) = suites.load_suite(path).blocks
+    assert block.designs("mountain_car") == {"sparse": "sparse", "mine": str(tmp_path / "mine/mountain_car.reward")}
+
+
 @pytest.mark.parametrize(
     ("settings", "size", "message"),
     [
+        ({"files": "sparse = 'a.reward'"}, "smoke", "expected a name that no design has and a path .* got sparse = "),
+        ({"files": "mine = 'a.toml'"}, "smoke", "expected a name that no design has and a path .* got mine = 'a.toml'"),
         ({"reward": "spares"}, "smoke", "block 'one': unknown reward 'spares'; did you mean 'sparse'"),
         ({"more": "agent = 'pppo'"}, "smoke", "block 'one': .*did you mean 'ppo'"),
         ({"more": "seed = 3"}, "smoke", "block 'one': unknown key 'seed'; did you mean"),

@@ -1,9 +1,6 @@
 """Named reward designs, built for a task from what the task knows, and a user's own by ``module:attribute``."""
 
-import importlib
-import inspect
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +11,11 @@ from reward_design.bilevel.alignment import alignment_reward, is_alignment
 from reward_design.combinators import chain, environment_reward, weighted_sum
 from reward_design.core import Reward
 from reward_design.envs.base import Task
+from reward_design.experiments.credit_designs import credit_design
+from reward_design.experiments.own_designs import built, imported
 from reward_design.experiments.ranked_design import ranked_design
 from reward_design.exploration import count_bonus
 from reward_design.llm.files import SUFFIX, load_reward
-from reward_design.redistribution import Fit, spa, task_features
-from reward_design.redistribution.features import are_continuous
 from reward_design.shaping import potential_shaping
 
 
@@ -50,17 +47,6 @@ def _counting(task: Task) -> Reward:
         return chain(task.sparse_reward, count_bonus(scale=0.1))
     bonus = count_bonus(scale=0.01, index=task.count_index, num_bins=8192, episodic=True)
     return chain(task.sparse_reward, bonus)
-
-
-def _attribution(task: Task) -> Reward:
-    """The sparse reward over the steps that earned it; moves that change nothing cost a little where that is exact."""
-    continuous = are_continuous(task)
-    fit = Fit(capacity=128, batch_size=16, normalise=continuous, learning_rate=1e-3 if continuous else 1e-2)
-    credit = spa(
-        max_length=task.horizon, features=task_features(task), hidden=(64, 64) if continuous else (), fit=fit,
-        valid=None if continuous else "change", beta=0.01,
-    )  # fmt: skip
-    return chain(task.sparse_reward, credit)
 
 
 def _auxiliary(task: Task, name: str) -> Reward:
@@ -96,8 +82,18 @@ DESIGNS: dict[str, Design] = {
     ),
     "count_bonus": Design("sparse plus a bonus for states seldom visited", _counting),
     "spa": Design(
-        "sparse, handed out by a learned estimate of what each step contributed (ppo, dqn, sac)", _attribution
+        "sparse, handed out by a learned estimate of what each step contributed (ppo, dqn, sac)", credit_design("spa")
     ),
+    "uniform": Design("sparse, in equal parts to all steps of the episode (ppo)", credit_design("uniform")),
+    "ircr": Design(
+        "the episode's return between the least and the largest so far, at every step (ppo)", credit_design("ircr")
+    ),
+    "return_decomposition": Design(
+        "sparse, as steps whose mean is fitted to that of the episode (ppo, dqn, sac)",
+        credit_design("return_decomposition"),
+    ),
+    "rrd": Design("return decomposition from random steps of each episode (ppo, dqn, sac)", credit_design("rrd")),
+    "rudder": Design("sparse, as changes of an LSTM's prediction of the return (ppo)", credit_design("rudder")),
     "heron": Design(
         "learned from a ranking of the task's factors (heron/tilt=0.5,speed=0.2 for some, with margins; or --factors)",
         ranked_design,
@@ -150,8 +146,8 @@ def resolve(design: Any, task: Task) -> Reward:
             if found.argument is None:
                 return found.build(task)
             return found.build(task, argument or (DEFAULT_AUXILIARY if found.argument == "auxiliary" else ""))
-        return _built(_imported(design), task, design)
-    return _built(design, task, getattr(design, "__name__", type(design).__name__))
+        return built(imported(design), task, design)
+    return built(design, task, getattr(design, "__name__", type(design).__name__))
 
 
 def is_file(design: Any) -> bool:
@@ -293,59 +289,3 @@ def _listed(names: Iterable[str]) -> str:
 def _takers(*kinds: str) -> str:
     found = {name: design.argument for name, design in DESIGNS.items() if design.argument is not None}
     return _listed(f"{name}/{kind.upper()}" for name, kind in found.items() if not kinds or kind in kinds)
-
-
-def _imported(path: str) -> Any:
-    module_name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ValueError(
-                f"reward {path!r}: there is no module {module_name!r} in {os.getcwd()} or installed; "
-                "start from the folder that holds it."
-            ) from None
-        raise ValueError(f"reward {path!r}: importing {module_name!r} needs {error.name!r}, not installed.") from error
-    except Exception as error:
-        raise ValueError(f"reward {path!r}: importing {module_name!r} failed with {_described(error)}") from error
-    value: Any = module
-    for part in attribute.split("."):
-        if not hasattr(value, part):
-            public = [name for name in vars(value) if not name.startswith("_")]
-            raise ValueError(f"reward {path!r}: {module_name!r} has no {attribute!r}{suggestion(part, public)}")
-        value = getattr(value, part)
-    return value
-
-
-def _built(value: Any, task: Task, label: str) -> Reward:
-    if isinstance(value, Reward):
-        return value
-    if not callable(value):
-        raise TypeError(
-            f"reward {label!r} must be a Reward or a function task -> Reward, got {type(value).__name__}; "
-            "make one with reward_design.pointwise, from_step or from_trajectory."
-        )
-    try:
-        result = value(task) if _takes_task(value) else value()
-    except Exception as error:
-        raise ValueError(
-            f"reward {label!r}: building it for task {task.name!r} failed with {_described(error)}"
-        ) from error
-    if not isinstance(result, Reward):
-        raise TypeError(
-            f"reward {label!r}: the function must return a Reward, got {type(result).__name__}; it is called with the "
-            "task, not with a transition (wrap such a function in reward_design.pointwise)."
-        )
-    return result
-
-
-def _takes_task(function: Callable[..., Any]) -> bool:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return any(p.kind in kinds and p.default is p.empty for p in parameters)
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -3,7 +3,7 @@
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Block:
     Attributes:
         name: of its folder.
         tasks: names.
-        rewards: names of designs, or ``module:attribute``.
+        rewards: names of designs, ``module:attribute``, or names under ``[files]``.
+        files: patterns of the paths of designed rewards, by name; ``{task}`` stands for the task.
         agent: that learns, where a design brings none.
         seeds: runs per task and design.
         steps: share of each task's budget.
@@ -39,6 +40,11 @@ class Block:
     seeds: int
     steps: float
     max_steps: int | None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def designs(self, task: str) -> dict[str, str]:
+        """The designs by name, as :func:`reward_design.experiments.compare` takes them."""
+        return {name: _path(self.files, name, task) for name in self.rewards}
 
     def total_timesteps(self, task: str) -> int | None:
         """Environment steps of a run, None for the whole budget of the task; at least one update."""
@@ -107,12 +113,13 @@ def load_suite(suite: str | os.PathLike[str], size: str = "smoke") -> Suite:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is not valid TOML: {error}.") from error
-    _known("key", text, ("description", "sizes", "blocks"), path.name)
+    _known("key", text, ("description", "sizes", "files", "blocks"), path.name)
     sizes = text.get("sizes", {})
     if size not in sizes:
         raise ValueError(f"{path.name} has no size {size!r}{suggestion(size, sizes)} It has: {', '.join(sizes)}.")
+    files = _files(path, text.get("files", {}))
     everything = [
-        _block(path.name, name, declared, sizes, size) for name, declared in text.get("blocks", {}).items()
+        _block(path.name, name, declared, sizes, size, files) for name, declared in text.get("blocks", {}).items()
     ]  # all are checked, also those that this size leaves out
     blocks = tuple(block for block in everything if block is not None)
     if not blocks:
@@ -131,32 +138,63 @@ def folder(name: str) -> str:
     return f"{block}/{task.replace('/', '-')}"
 
 
-def _block(file: str, name: str, declared: Mapping[str, Any], sizes: Mapping[str, Any], size: str) -> Block | None:
+def _files(suite: Path, declared: Mapping[str, str]) -> dict[str, str]:
+    """Patterns of paths by name, from the folder of the suite."""
+    for name, pattern in declared.items():
+        if name in designs.DESIGNS or not designs.is_file(pattern):
+            raise ValueError(
+                f"{suite.name}, [files]: expected a name that no design has and a path that ends in .reward, as in "
+                f'mine = "rewards/{{task}}.reward"; got {name} = {pattern!r}.'
+            )
+    return {name: str(suite.parent / pattern) for name, pattern in declared.items()}
+
+
+def _path(files: Mapping[str, str], reward: str, task: str) -> str:
+    return files[reward].replace("{task}", task.replace("/", "-")) if reward in files else reward
+
+
+def _block(
+    file: str,
+    name: str,
+    declared: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    size: str,
+    files: Mapping[str, str],
+) -> Block | None:
     where = f"{file}, block {name!r}"
     _known("key", declared, (*_BLOCK_KEYS, *sizes), where)
     _known("size", declared.get("sizes", ()), sizes, where)
     for key in ("tasks", "rewards"):
         if not declared.get(key):
             raise ValueError(f"{where}: expected a list of names under {key!r}, got {declared.get(key)!r}.")
-    agent = declared.get("agent", "ppo")
+    agent, used = declared.get("agent", "ppo"), size in declared.get("sizes", sizes)
     try:
-        find_agent(agent)
-        for task in declared["tasks"]:
-            found = envs.task(task)
-            for reward in declared["rewards"]:
-                designs.resolve(reward, found)
-    except ValueError as error:
+        _build(declared["tasks"], declared["rewards"], agent, files)
+    except (ValueError, OSError) as error:
         raise ValueError(f"{where}: {error}") from error
+    except ImportError:  # of a simulator that is not installed
+        if used:
+            raise
     settings = {**sizes[size], **declared.get(size, {})}
     _known("setting", settings, _SIZE_KEYS, where)
-    if size not in declared.get("sizes", sizes):
+    if not used:
         return None
     seeds, steps = settings.get("seeds", 1), settings.get("steps", 1.0)
     if not (isinstance(seeds, int) and seeds >= 1) or not 0 < steps <= 1:
         raise ValueError(f"{where}: seeds must be at least 1 and steps in (0, 1], got {seeds} and {steps}.")
     return Block(
-        name, tuple(declared["tasks"]), tuple(declared["rewards"]), agent, seeds, steps, settings.get("max_steps")
-    )
+        name, tuple(declared["tasks"]), tuple(declared["rewards"]), agent, seeds, steps, settings.get("max_steps"),
+        files,
+    )  # fmt: skip
+
+
+def _build(tasks: Iterable[str], rewards: Iterable[str], agent: str, files: Mapping[str, str]) -> None:
+    """Everything that a block names, so that what cannot be built is known before anything runs."""
+    find_agent(agent)
+    for name in tasks:
+        task = envs.task(name)
+        for reward in rewards:
+            designs.resolve(_path(files, reward, name), task)
 
 
 def _known(what: str, given: Iterable[str], options: Iterable[str], where: str) -> None:

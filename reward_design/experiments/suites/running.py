@@ -43,6 +43,6 @@ def compare_suite(
 
 def _run(block: Block, task: str, out: Path, executor: Executor | None, progress: bool, command: str | None) -> Results:
     return compare(
-        task, list(block.rewards), agent=block.agent, seeds=block.seeds, total_timesteps=block.total_timesteps(task),
+        task, block.designs(task), agent=block.agent, seeds=block.seeds, total_timesteps=block.total_timesteps(task),
         out=out / folder(f"{block.name}/{task}"), executor=executor, progress=progress, command=command,
     )  # fmt: skip
