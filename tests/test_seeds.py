@@ -119,6 +119,26 @@ def test_many_sharded_runs_never_deadlock():
     )
 
 
+@pytest.mark.slow
+def test_memory_initialised_for_many_seeds_never_deadlocks():
+    """The orthogonal matrices of an LSTM by a batched QR hung two runs of three; a hang fails by time-out."""
+    run_with_devices(
+        """
+    import os
+    os.environ["XLA_FLAGS"] = ""  # those of the tests hide it
+    from reward_design.redistribution.estimators import recurrent
+    init = jax.jit(jax.vmap(lambda key: recurrent("lstm", width=32).init(key, 60)))
+    for repeat in range(400):
+        params = jax.device_get(init(jax.random.split(jax.random.key(repeat), 10)))
+    kernel = params["cell"]["params"]["hi"]["kernel"]
+    np.testing.assert_allclose(kernel @ kernel.mT, np.broadcast_to(np.eye(32), (10, 32, 32)), atol=1e-5)
+    assert len({k.tobytes() for k in kernel}) == 10
+    """,
+        num_devices=1,
+        timeout=300,
+    )
+
+
 def test_use_all_cores_too_late_says_so():
     code = """
     import jax, os

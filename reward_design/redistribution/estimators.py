@@ -51,6 +51,12 @@ def mlp(hidden: Sequence[int] = (64, 64)) -> Estimator:
     return Estimator("mlp", init, lambda params, lanes: (), lambda p, carry, x: (apply(p, x), carry), apply, False)
 
 
+def _orthogonal(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
+    """An orthogonal matrix; one after the other under vmap, where a batched QR can hang the CPU runtime."""
+    single = jax.custom_batching.sequential_vmap(lambda key: nn.initializers.orthogonal()(key, shape, dtype))
+    return single(key)
+
+
 def recurrent(cell: str = "gru", *, width: int = 64, difference: bool = False) -> Estimator:
     """c_t = g(h_t) with a hidden state h_t of the prefix, or the difference g(h_t) - g(h_{t-1}) with g(h_0) = 0.
 
@@ -62,7 +68,7 @@ def recurrent(cell: str = "gru", *, width: int = 64, difference: bool = False) -
         width: of the hidden state.
         difference: the difference form.
     """
-    module: Any = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[cell](width)
+    module: Any = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[cell](width, recurrent_kernel_init=_orthogonal)
     head = networks.MLP((), 1, output_scale=0.01)
 
     def init(key: Any, num_features: int) -> Any:
