@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from scipy import stats
 
-from reward_design import envs
-from reward_design.experiments import Results, suites
+from reward_design import cli, envs
+from reward_design.experiments import Results, plots, suites
+from reward_design.experiments.statistics import interquartile_mean
 from reward_design.experiments.suites.verdict import normalised
 from reward_design.llm import build_reward, save_reward
 
@@ -84,6 +87,11 @@ def test_a_saved_reward_of_each_task_is_a_design_by_name(tmp_path):
 def test_what_a_file_gets_wrong_is_named(tmp_path, settings, size, message):
     with pytest.raises(ValueError, match=message):
         suites.load_suite(declared(tmp_path, **settings), size)
+
+
+def test_a_folder_without_the_suite_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no comparison of the suite 'core', size 'smoke', in "):
+        suites.load_verdict(suites.load_suite("core"), tmp_path)
 
 
 def test_an_unknown_suite_is_named():
@@ -179,12 +187,32 @@ def test_the_page_says_what_the_sentences_say(judged):
     assert "performance profiles" in page
 
 
+def test_the_map_has_a_tile_and_a_score_for_every_design_on_every_task(judged):
+    ax = Figure().add_subplot()
+    suites.score_map(judged, ax)
+    rows, columns = [[tick.get_text() for tick in ticks] for ticks in (ax.get_yticklabels(), ax.get_xticklabels())]
+    assert (rows, columns) == (["sparse", "good", "bad"], ["chain", "cliff"])
+    written = {(rows[int(y)], columns[int(x)]): text.get_text() for text in ax.texts for x, y in [text.get_position()]}
+    scores = normalised(RESULTS)
+    middles = {(r, n.split("/")[1]): interquartile_mean(score) for (n, r), score in scores.items()}
+    assert written == {key: f"{middle:.2f}" for key, middle in middles.items()}
+    colours = [to_hex(c).lower() for c in ax.collections[0].get_facecolor()]
+    order = [(row, column) for row in rows for column in columns if (row, column) in middles]
+    helped, harmed = (colours[order.index(key)] for key in (("good", "chain"), ("bad", "chain")))
+    assert (helped, harmed) == (plots.GAIN, plots.LOSS)
+    assert '"designs and tasks"' in suites.render(judged)
+
+
 @pytest.mark.slow
 def test_a_suite_runs_and_is_not_computed_again(tmp_path):
     suite = suites.load_suite(declared(tmp_path, more="agent = 'q_learning'"))
     first = suites.compare_suite(suite, out=tmp_path / "out", progress=False)
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "one" / "chain" / "report.html").is_file()
+    page = (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "out" / "report.html").unlink()
+    assert cli.main(["report", str(tmp_path / "out"), "--suite", str(tmp_path / "mine.toml")]) == 0
+    assert (tmp_path / "out" / "report.html").read_text() == page
     again = suites.compare_suite(suite, out=tmp_path / "out", progress=False)
     ours, theirs = first.results["one/chain"], again.results["one/chain"]
     assert len(theirs.records) == len(ours.records)

@@ -13,17 +13,27 @@ class Report:
     For example:
 
       reward-design report results/compare
+
+      reward-design report results/suite --suite core --size smoke
     """
 
     out: Positional[str] = "results/compare"
     """Folder that `reward-design compare` wrote."""
+    suite: Annotated[str | None, arg(metavar="NAME")] = None
+    """The suite that the folder is of (`core`), or a .toml file."""
+    size: str = "smoke"
+    """Of the suite."""
 
     def run(self, command: str) -> int:
         """Write the report and print the table."""
-        from reward_design.experiments import terminal
+        from reward_design.experiments import suites, terminal
         from reward_design.experiments.report import write
         from reward_design.experiments.results import Results
 
+        if self.suite is not None:
+            judged = suites.load_verdict(suites.load_suite(self.suite, self.size), self.out)
+            terminal.show_suite(suites.write(judged, self.out))
+            return 0
         results = write(Results.load(self.out), self.out)
         terminal.show(results)
         return 0

@@ -102,7 +102,7 @@ def distance_heatmap(exact: Mapping[str, Any], ax: Axes) -> Axes:
     n = len(names)
     tiles = [Rectangle((j + 0.03, i + 0.03), 0.94, 0.94) for i in range(n) for j in range(n)]
     shade = np.clip(matrix.ravel() / 2.0, 0, 1) ** 0.8 * 0.85
-    _tiles(ax, tiles, [(FAR, 0.04 + a) for a in shade])
+    draw_tiles(ax, tiles, [(FAR, 0.04 + a) for a in shade])
     for i in range(n):
         for j in range(n):
             strong = TRUE_REWARD in (names[i], names[j])
@@ -173,10 +173,10 @@ def reward_map(exact: Mapping[str, Any], name: str, ax: Axes, *, layer: int = 0)
     scale = np.abs(values).max() or 1.0
     states = np.flatnonzero(np.asarray(layout["layer"]) == layer)
     cells = np.asarray(layout["cells"])
-    tiles = [_tile(*cells[s]) for s in states]
+    tiles = [tile(*cells[s]) for s in states]
     shades = [(GAIN if values[s] > 0 else LOSS, 0.8 * np.sqrt(abs(values[s]) / scale)) for s in states]
-    _tiles(ax, [_tile(*cell) for cell in np.argwhere(walls)], [(WALL, 1.0)] * int(walls.sum()), gap=False)
-    _tiles(ax, tiles, [(c, a) if a > 0 else (RULE, 0.35) for c, a in shades])
+    draw_tiles(ax, [tile(*cell) for cell in np.argwhere(walls)], [(WALL, 1.0)] * int(walls.sum()), gap=False)
+    draw_tiles(ax, tiles, [(c, a) if a > 0 else (RULE, 0.35) for c, a in shades])
     marks = {tuple(cell): text for *cell, text in layout["marks"]}
     _arrows(ax, exact, name, [s for s in states if tuple(cells[s]) not in marks])
     for (row, column), text in marks.items():
@@ -282,11 +282,13 @@ def _label_points(ax: Axes, points: Mapping[str, tuple[float, float]], palette: 
             )  # fmt: skip
 
 
-def _tile(row: Any, column: Any) -> Rectangle:
+def tile(row: Any, column: Any) -> Rectangle:
+    """The unit square around a cell."""
     return Rectangle((column - 0.5, row - 0.5), 1, 1)
 
 
-def _tiles(ax: Axes, tiles: Sequence[Rectangle], shades: Sequence[tuple[str, float]], *, gap: bool = True) -> None:
+def draw_tiles(ax: Axes, tiles: Sequence[Rectangle], shades: Sequence[tuple[str, float]], *, gap: bool = True) -> None:
+    """Fill squares with a colour and an opacity each, with or without a gap between neighbours."""
     if gap:
         tiles = [
             Rectangle((t.get_x() + 0.03, t.get_y() + 0.03), t.get_width() - 0.06, t.get_height() - 0.06) for t in tiles

@@ -6,8 +6,10 @@ from pathlib import Path
 from reward_design.experiments.comparison import compare
 from reward_design.experiments.executors import Executor
 from reward_design.experiments.results import Results
+from reward_design.experiments.store import FILE, StoreError
 from reward_design.experiments.suites.declared import Block, Suite, folder
-from reward_design.experiments.suites.verdict import Verdict, verdict, write
+from reward_design.experiments.suites.page import write
+from reward_design.experiments.suites.verdict import Verdict, verdict
 
 
 def compare_suite(
@@ -39,6 +41,23 @@ def compare_suite(
         for task in block.tasks
     }
     return write(verdict(found, suite), out)
+
+
+def load_verdict(suite: Suite, out: str | os.PathLike[str]) -> Verdict:
+    """Judge what a folder of :func:`compare_suite` holds; comparisons that were not begun are left out.
+
+    Args:
+        suite: of :func:`load_suite`.
+        out: folder.
+
+    Raises:
+        StoreError: if none was begun.
+    """
+    names = [f"{block.name}/{task}" for block in suite.blocks for task in block.tasks]
+    begun = [name for name in names if (Path(out) / folder(name) / FILE).is_file()]
+    if not begun:
+        raise StoreError(f"no comparison of the suite {suite.name!r}, size {suite.size!r}, in {out}.")
+    return verdict({name: Results.load(Path(out) / folder(name)) for name in begun}, suite)
 
 
 def _run(block: Block, task: str, out: Path, executor: Executor | None, progress: bool, command: str | None) -> Results:

@@ -1,21 +1,17 @@
-"""Which design helped where: statistics over all comparisons of a suite, and a page that says it."""
+"""Which design helped where: statistics over all comparisons of a suite, and sentences that say it."""
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from scipy import stats
 
-from reward_design.experiments import plots, report, statistics
+from reward_design.experiments import report, statistics
 from reward_design.experiments.maps import TRUE_REWARD
 from reward_design.experiments.results import Results
 from reward_design.experiments.statistics import Estimate
-from reward_design.experiments.store import REPORT
 from reward_design.experiments.suites.declared import Suite
 
 MIN_PAIRS = 5
@@ -169,44 +165,6 @@ def _sentence(line: Line, beats: Estimate, baseline: str) -> str:
         f"it {verb} {_listed(names)}" for verb, names in (("helped on", line.helped), ("harmed", line.harmed)) if names
     ]
     return f"{text}; {' and '.join(where)}." if where else f"{text}."
-
-
-def write(judged: Verdict, out: str | os.PathLike[str]) -> Verdict:
-    """Write ``out/report.html``, and return the verdict with its path."""
-    path = Path(out) / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".html.part")
-    draft.write_text(render(judged), encoding="utf-8")
-    draft.replace(path)
-    return replace(judged, report=str(path))
-
-
-def render(judged: Verdict) -> str:
-    """The page as HTML text; links lead to the reports of the comparisons beside it."""
-    loader = jinja2.PackageLoader("reward_design.experiments", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": report.number, "percent": report.percent, "percents": report.percents}
-    colours = plots.colours(judged.rewards)
-    levels, shares = judged.profiles
-
-    def profile(axes: Any) -> None:
-        for reward, share in shares.items():
-            axes.plot(levels, share, color=colours[reward], linewidth=1.6)
-        plots.label_ends(axes, {reward: float(share[0]) for reward, share in shares.items()}, colours)
-        axes.set_xlabel("normalised score")
-        axes.set_ylabel("share of runs above it")
-        axes.invert_xaxis()
-
-    return environment.get_template("suite.html.j2").render(
-        judged=judged,
-        sentences=sentences(judged),
-        colours=colours,
-        names=plots.shown(judged.rewards),
-        profiles=report.svg(profile, 6.4, 3.6, "performance profiles") if shares else None,
-        links={
-            name: f"{name.split('/')[0]}/{name.split('/', 1)[1].replace('/', '-')}/{REPORT}" for name in judged.results
-        },
-    )
 
 
 def _distances(exact: Mapping[str, Any]) -> list[tuple[str, float, float]]:
