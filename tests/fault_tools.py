@@ -1,0 +1,182 @@
+"""Real processes and real faults: a program that keeps records is disturbed, and its records are judged afterwards."""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from reward_design.experiments.store import FILE
+
+ROOT = Path(__file__).resolve().parent.parent
+PASSING = ("time", "wall_s", "compile_s", "steps_per_s", "commit", "device", "command", "crc")
+"""Fields of records that two equal runs need not share: times, and where they ran."""
+WORKER = "reward_design.experiments.worker"
+FAST = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""Environment of programs that compile much and compute little."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command of ``reward-design`` that keeps records in a folder.
+
+    Attributes:
+        words: of the command, without ``--out``.
+        prelude: a statement that Python runs first.
+        environment: variables of the environment that are set.
+    """
+
+    words: tuple[str, ...]
+    prelude: str = ""
+    environment: Mapping[str, str] = field(default_factory=lambda: FAST)
+
+    def start(self, out: Path, **options: Any) -> "subprocess.Popen[str]":
+        """Start it on a folder; its output goes into pipes."""
+        code = f"import sys; {self.prelude or 'pass'}\nfrom reward_design.cli import main\nsys.exit(main())"
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | self.environment
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *self.words, "--out", str(out)], text=True, cwd=ROOT, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, restore_signals=False, **options,
+        )  # fmt: skip
+
+    def finish(self, out: Path, **options: Any) -> tuple[int, str, str]:
+        """Run it to its end: exit status, output and errors."""
+        process = self.start(out, **options)
+        output, errors = process.communicate(timeout=1200)
+        return process.returncode, output, errors
+
+
+# --- what is on disk --------------------------------------------------------------------------------------------------
+
+
+def whole_lines(folder: Path) -> Counter[tuple[str, bytes]]:
+    """The records below a folder that were written to their ends, as they stand in the files."""
+    return Counter(
+        (path.relative_to(folder).as_posix(), line)
+        for path in sorted(folder.rglob(FILE))
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
+    )
+
+
+def torn(folder: Path) -> bool:
+    """Whether a file of records ends in the middle of one."""
+    return any(not data.endswith(b"\n") for path in folder.rglob(FILE) if (data := path.read_bytes()))
+
+
+def results(folder: Path) -> list[tuple[str, str]]:
+    """Name and numbers of every result below a folder, without times, places, sessions and units that failed."""
+    found = []
+    for file, line in whole_lines(folder).elements():
+        record = json.loads(line)
+        if record["kind"] == "session" or record.get("status") == "failed":
+            continue
+        name = [file, *(str(record.get(key, "")) for key in ("kind", "task", "reward", "update"))]
+        kept = {key: value for key, value in record.items() if key not in PASSING}
+        found.append((" ".join(name), json.dumps(kept, sort_keys=True)))
+    return [*found, *_states(folder)]
+
+
+def _states(folder: Path) -> list[tuple[str, str]]:
+    """A hash of every number in the newest checkpoint."""
+    steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+    if not steps:
+        return []
+    state = ocp.StandardCheckpointer().restore((folder / "checkpoints" / str(max(steps)) / "state").absolute())
+    hashed = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        hashed.update(f"{path} {np.asarray(leaf).dtype} {np.shape(leaf)}".encode() + np.asarray(leaf).tobytes())
+    return [(f"checkpoint {max(steps)}", hashed.hexdigest())]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Results compared with those of an undisturbed run.
+
+    Attributes:
+        equal: every number of every result, and nothing beside.
+        lost: results that are missing, and records that were on disk before and are not any more.
+        doubled: results that are there more than once.
+    """
+
+    equal: bool
+    lost: int
+    doubled: int
+
+
+def judge(folder: Path, expected: Sequence[tuple[str, str]], before: Sequence[Counter[Any]] = ()) -> Judgement:
+    """Compare what lies in a folder with the results of an undisturbed run.
+
+    Args:
+        folder: after the last resume.
+        expected: :func:`results` of the undisturbed run.
+        before: :func:`whole_lines` at earlier moments.
+    """
+    found, now = results(folder), whole_lines(folder)
+    names = Counter(name for name, _ in found)
+    gone = sum((earlier - now).total() for earlier in before)
+    missing = sum(name not in names for name, _ in expected)
+    doubled = sum(number - 1 for number in names.values())
+    return Judgement(sorted(found) == sorted(expected), missing + gone, doubled)
+
+
+# --- moments and signals ----------------------------------------------------------------------------------------------
+
+
+def wait_until(process: Any, folder: Path, rng: random.Random, span: float) -> dict[str, Any] | None:
+    """Wait for a random moment: a time within ``span`` seconds, or a change on disk; None if the program ended first."""
+    begun = time.monotonic()
+    if rng.random() < 0.5:
+        moment, at = {"moment": "time", "share": round(rng.random(), 4)}, 0
+        limit = begun + moment["share"] * span
+    else:
+        at, limit = rng.randint(1, 6), float("inf")
+        moment = {"moment": "write", "number": at}
+    seen, known = 0, _sizes(folder)
+    while time.monotonic() < limit and (not at or seen < at):
+        if process.poll() is not None:
+            return None
+        time.sleep(0.003 if at else 0.01)
+        if at and (now := _sizes(folder)) != known:
+            seen, known = seen + 1, now
+    return moment | {"after_s": round(time.monotonic() - begun, 3)}
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    sizes = {}
+    with contextlib.suppress(FileNotFoundError):  # checkpoints come and go
+        for root, _, files in os.walk(folder):
+            sizes |= {f"{root}/{name}": os.stat(f"{root}/{name}").st_size for name in files}
+    return sizes
+
+
+def workers(pid: int) -> list[int]:
+    """Processes that train for a driver, by the process table of Linux."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if WORKER in Path(f"/proc/{child}/cmdline").read_text():
+                    found.append(child)
+    return found
+
+
+def kill(pid: int) -> bool:
+    """``kill -9``; False if it had ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
