@@ -10,7 +10,6 @@ from typing import Any
 
 from tests.fault_tools import Program, kill, wait_until, workers
 
-
 Row = dict[str, Any]
 """What is known about one blow."""
 

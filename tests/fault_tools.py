@@ -137,7 +137,7 @@ def judge(folder: Path, expected: Sequence[tuple[str, str]], before: Sequence[Co
 
 
 def wait_until(process: Any, folder: Path, rng: random.Random, span: float) -> dict[str, Any] | None:
-    """Wait for a random moment: a time within ``span`` seconds, or a change on disk; None if the program ended first."""
+    """Wait for a random moment, a time within ``span`` seconds or a change on disk; None if the program ended first."""
     begun = time.monotonic()
     if rng.random() < 0.5:
         moment, at = {"moment": "time", "share": round(rng.random(), 4)}, 0
