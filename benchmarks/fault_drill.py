@@ -10,9 +10,10 @@ and the notes of sessions are left out. The blows:
 
 - ``trainer``: ``kill -9`` of ``train``; ``here``: of ``compare``, which trains in its own process; ``driver``: of
   ``compare --executor processes``; ``worker``: of a worker process, while the driver lives.
-- ``interrupt``: Ctrl-C. ``damage``: killed, then the last record on disk is cut, overwritten with noise or zeros, or gets
-  a wrong digit. ``disk``: no file may grow beyond a drawn size. ``folder``: the folder is read-only. ``second``: another
-  process wants the folder meanwhile. ``clock``: killed, under a clock that jumps by years in both directions.
+- ``interrupt``: Ctrl-C. ``clock``: killed, under a clock that jumps by years in both directions.
+- ``damage``: killed, then the last record on disk is cut, overwritten with noise or zeros, or gets a wrong digit.
+- ``disk``: no file may grow beyond a drawn size. ``folder``: the folder is read-only. ``second``: another process wants
+  the folder meanwhile.
 
 Every blow is a line in ``--out`` with the verdict on its run, written when that is finished: the drill itself can be
 stopped and called again. The exit status is 1 if anything was lost, doubled or different.
@@ -32,8 +33,7 @@ from typing import Any
 
 import tyro
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reward_design.experiments.provenance import provenance
 from tests.fault_blows import BLOWS, KILLS, Scene
@@ -137,7 +137,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="fault_drill_"))
     drill, rows = Drill(args, folder), known_rows(args.out)
     while True:
-        counts = Counter({kind: 0 for kind in args.kinds})
+        counts = Counter(dict.fromkeys(args.kinds, 0))
         counts.update(row["kind"] for row in rows if row["kind"] in args.kinds)
         if counts.total() >= args.kills:
             break
