@@ -23,6 +23,7 @@ import dataclasses
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -46,6 +47,9 @@ PROGRAMS = {
     "here": Program((*SUITE, "here")),
     "processes": Program((*SUITE, "processes", "--workers", "2")),
 }
+
+CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+"""What is compiled once is kept for the next start, so that a kill is cheap."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,27 +76,36 @@ class Drill:
 
     def __init__(self, args: Args, folder: Path) -> None:
         self.args, self.folder = args, folder
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), **CACHE}
+        self.programs = {
+            name: dataclasses.replace(program, environment={**program.environment, **cache})
+            for name, program in PROGRAMS.items()
+        }
         self.expected: dict[str, list[tuple[str, str]]] = {}
         self.span: dict[str, float] = {}
 
     def undisturbed(self, name: str) -> None:
         """Run a program once, for its results and its length."""
         if name not in self.expected:
-            begun, out = time.monotonic(), self.folder / f"undisturbed-{name}"
-            _finished(PROGRAMS[name], out)
+            program, out = self.programs[name], self.folder / f"undisturbed-{name}"
+            _finished(program, self.folder / f"first-{name}")  # compiles
+            begun = time.monotonic()
+            _finished(program, out)
             self.expected[name], self.span[name] = results(out), time.monotonic() - begun
 
     def run(self, number: int, kind: str) -> list[dict[str, Any]]:
         """One run with several blows: a row each, all with the verdict on the run."""
         rng, (name, blow) = random.Random(f"{self.args.seed} {kind} {number}"), BLOWS[kind]
         self.undisturbed(name)
-        scene = Scene(PROGRAMS[name], self.folder / f"{kind}-{number}", rng, self.span[name])
+        scene = Scene(self.programs[name], self.folder / f"{kind}-{number}", rng, self.span[name])
         rows, before = [], []
         most = rng.randint(max(1, self.args.most // 2), self.args.most)
         while len(rows) < most and (struck := blow(scene)):
             before.append(whole_lines(scene.out))
             rows += [row | {"records": before[-1].total(), "torn": torn(scene.out)} for row in struck]
-        _finished(PROGRAMS[name], scene.out)
+        ended = len(rows) < most and judge(scene.out, self.expected[name], before).equal  # by itself, before a blow
+        if not ended:
+            _finished(scene.program, scene.out)
         verdict = dataclasses.asdict(judge(scene.out, self.expected[name], before))
         if verdict["equal"] and not verdict["lost"] and not verdict["doubled"]:
             shutil.rmtree(scene.out)
@@ -130,6 +143,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> int:
     """Go on until there are as many blows as asked for."""
     args = tyro.cli(Args, description=__doc__)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; programs would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     unknown = sorted({*args.kinds} - {*BLOWS})
     if unknown:
         raise ValueError(f"unknown kinds of blows {unknown}; known: {', '.join(BLOWS)}.")

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from reward_design.experiments.store import FILE
+from reward_design.experiments.records import FILE, lines
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSING = ("time", "wall_s", "compile_s", "steps_per_s", "commit", "device", "command", "crc")
@@ -35,7 +35,7 @@ class Program:
 
     Attributes:
         words: of the command, without ``--out``.
-        prelude: a statement that Python runs first.
+        prelude: a call of :mod:`tests.fault_preludes` that comes first.
         environment: variables of the environment that are set.
     """
 
@@ -45,11 +45,12 @@ class Program:
 
     def start(self, out: Path, **options: Any) -> "subprocess.Popen[str]":
         """Start it on a folder; its output goes into pipes."""
-        code = f"import sys; {self.prelude or 'pass'}\nfrom reward_design.cli import main\nsys.exit(main())"
+        before = f"from tests import fault_preludes as preludes\npreludes.{self.prelude}\n" if self.prelude else ""
+        code = f"import sys\n{before}from reward_design.cli import main\nsys.exit(main())"
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | self.environment
         return subprocess.Popen(
             [sys.executable, "-c", code, *self.words, "--out", str(out)], text=True, cwd=ROOT, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, restore_signals=False, **options,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
     def finish(self, out: Path, **options: Any) -> tuple[int, str, str]:
@@ -63,13 +64,15 @@ class Program:
 
 
 def whole_lines(folder: Path) -> Counter[tuple[str, bytes]]:
-    """The records below a folder that were written to their ends, as they stand in the files."""
-    return Counter(
-        (path.relative_to(folder).as_posix(), line)
-        for path in sorted(folder.rglob(FILE))
-        for line in path.read_bytes().splitlines(keepends=True)
-        if line.endswith(b"\n")
-    )
+    """The undamaged records below a folder, as they stand in the files."""
+    found: Counter[tuple[str, bytes]] = Counter()
+    for path in sorted(folder.rglob(FILE)):
+        data, start = path.read_bytes(), 0
+        for record, end in lines(data):
+            if record is not None:
+                found[path.relative_to(folder).as_posix(), data[start:end]] += 1
+            start = end
+    return found
 
 
 def torn(folder: Path) -> bool:

@@ -105,6 +105,8 @@ def opened(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"--out must be a folder, got the file {error.filename}; choose another --out.") from error
     except OSError as error:
         raise StoreError(
             f"cannot write to {folder} ({error.strerror}); choose another --out, or make it one that you may write to."

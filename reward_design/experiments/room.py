@@ -82,7 +82,7 @@ def _bytes(leaf: Any) -> int:
     return leaf.size * leaf.dtype.itemsize
 
 
-def _short(number: float) -> str:
+def _short(number: int) -> str:
     for limit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if number >= limit:
             return f"{number / limit:.3g} {name}"

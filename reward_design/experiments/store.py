@@ -60,8 +60,6 @@ class Store:
         extend: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise StoreError(f"--out must be a folder, got the file {self.folder}; choose another --out.")
         self._file = opened(self.folder)
         try:
             if overwrite:

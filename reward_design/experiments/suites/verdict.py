@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
@@ -173,12 +172,7 @@ def _sentence(line: Line, beats: Estimate, baseline: str) -> str:
 
 def write(judged: Verdict, out: str | os.PathLike[str]) -> Verdict:
     """Write ``out/report.html``, and return the verdict with its path."""
-    path = Path(out) / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".html.part")
-    draft.write_text(render(judged), encoding="utf-8")
-    draft.replace(path)
-    return replace(judged, report=str(path))
+    return replace(judged, report=str(report.put(render(judged), out)))
 
 
 def render(judged: Verdict) -> str:
