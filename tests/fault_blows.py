@@ -49,7 +49,7 @@ def worker_killed(scene: Scene) -> list[Row]:
     process = scene.program.start(scene.out)
     rows = []
     try:
-        while (moment := wait_until(process, scene.out, scene.rng, scene.span / 2)) is not None:
+        while (moment := wait_until(process, scene.out, scene.rng, scene.span / 3, writes=3)) is not None:
             while not (found := workers(process.pid)) and process.poll() is None:
                 time.sleep(0.01)
             if found and kill(scene.rng.choice(found)):

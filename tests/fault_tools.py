@@ -139,14 +139,14 @@ def judge(folder: Path, expected: Sequence[tuple[str, str]], before: Sequence[Co
 # --- moments and signals ----------------------------------------------------------------------------------------------
 
 
-def wait_until(process: Any, folder: Path, rng: random.Random, span: float) -> dict[str, Any] | None:
+def wait_until(process: Any, folder: Path, rng: random.Random, span: float, writes: int = 6) -> dict[str, Any] | None:
     """Wait for a random moment, a time within ``span`` seconds or a change on disk; None if the program ended first."""
     begun = time.monotonic()
     if rng.random() < 0.5:
         moment, at = {"moment": "time", "share": round(rng.random(), 4)}, 0
         limit = begun + moment["share"] * span
     else:
-        at, limit = rng.randint(1, 6), float("inf")
+        at, limit = rng.randint(1, writes), float("inf")
         moment = {"moment": "write", "number": at}
     seen, known = 0, _sizes(folder)
     while time.monotonic() < limit and (not at or seen < at):
