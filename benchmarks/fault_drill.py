@@ -48,9 +48,6 @@ PROGRAMS = {
     "processes": Program((*SUITE, "processes", "--workers", "2")),
 }
 
-CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-"""What is compiled once is kept for the next start, so that a kill is cheap."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Args:
@@ -76,11 +73,7 @@ class Drill:
 
     def __init__(self, args: Args, folder: Path) -> None:
         self.args, self.folder = args, folder
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), **CACHE}
-        self.programs = {
-            name: dataclasses.replace(program, environment={**program.environment, **cache})
-            for name, program in PROGRAMS.items()
-        }
+        self.programs = {name: program.cached(folder / "cache") for name, program in PROGRAMS.items()}
         self.expected: dict[str, list[tuple[str, str]]] = {}
         self.span: dict[str, float] = {}
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ PASSING = ("time", "wall_s", "compile_s", "steps_per_s", "commit", "device", "co
 WORKER = "reward_design.experiments.worker"
 FAST = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 """Environment of programs that compile much and compute little."""
+CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Program:
     words: tuple[str, ...]
     prelude: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: FAST)
+
+    def cached(self, folder: Path) -> "Program":
+        """The same program, which keeps what it compiles in a folder, so that its next start is cheap."""
+        return replace(self, environment={**self.environment, **CACHE, "JAX_COMPILATION_CACHE_DIR": str(folder)})
 
     def start(self, out: Path, **options: Any) -> "subprocess.Popen[str]":
         """Start it on a folder; its output goes into pipes."""
@@ -139,11 +144,15 @@ def judge(folder: Path, expected: Sequence[tuple[str, str]], before: Sequence[Co
 # --- moments and signals ----------------------------------------------------------------------------------------------
 
 
-def wait_until(process: Any, folder: Path, rng: random.Random, span: float, writes: int = 6) -> dict[str, Any] | None:
-    """Wait for a random moment, a time within ``span`` seconds or a change on disk; None if the program ended first."""
+def wait_until(process: Any, folder: Path, rng: random.Random, span: float, writes: int = 4) -> dict[str, Any] | None:
+    """Wait for a random moment, which is None if the program ended first.
+
+    It is a time within ``span`` seconds, more often an early one so that more blows fall on one run, or one of the next
+    changes on disk.
+    """
     begun = time.monotonic()
     if rng.random() < 0.5:
-        moment, at = {"moment": "time", "share": round(rng.random(), 4)}, 0
+        moment, at = {"moment": "time", "share": round(rng.random() ** 2, 4)}, 0
         limit = begun + moment["share"] * span
     else:
         at, limit = rng.randint(1, writes), float("inf")
