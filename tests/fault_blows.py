@@ -74,9 +74,10 @@ def interrupted(scene: Scene) -> list[Row]:
 def wrong_clock(scene: Scene) -> list[Row]:
     """Kill it while the clock of the wall jumps, and give its files times in the future or the past."""
     moved = scene.rng.uniform(-3e8, 3e8)
+    then = time.time() + moved
     rows = killed(replace(scene, program=replace(scene.program, prelude=f"jump_clock({scene.rng.randrange(100)})")))
     for path in scene.out.rglob("*"):
-        os.utime(path, (time.time() + moved,) * 2)
+        os.utime(path, (then, then))
     return [row | {"moved_s": round(moved)} for row in rows]
 
 

@@ -52,7 +52,7 @@ class Program:
         """Start it on a folder; its output goes into pipes."""
         before = f"from tests import fault_preludes as preludes\npreludes.{self.prelude}\n" if self.prelude else ""
         code = f"import sys\n{before}from reward_design.cli import main\nsys.exit(main())"
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | self.environment
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         return subprocess.Popen(
             [sys.executable, "-c", code, *self.words, "--out", str(out)], text=True, cwd=ROOT, env=environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
