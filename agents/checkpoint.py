@@ -31,13 +31,21 @@ def save(folder: str | os.PathLike[str], state: Any, *, step: int, identity: Map
         state: any agent state, with or without a seed axis.
         step: updates done, the name of the checkpoint.
         identity: what the run is (task, reward, config), as JSON values; :func:`restore` refuses another one.
+
+    Raises:
+        ValueError: if it could not be written, for example because the disk is full.
     """
-    with _manager(folder) as manager:
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(_unwrap(state)), identity=ocp.args.JsonSave(dict(identity))
-        )
-        manager.save(step, args=args, force=True)
-    _write_sums(Path(folder) / str(step))
+    args = ocp.args.Composite(state=ocp.args.StandardSave(_unwrap(state)), identity=ocp.args.JsonSave(dict(identity)))
+    try:
+        with _manager(folder) as manager:
+            manager.save(step, args=args, force=True)
+        _write_sums(Path(folder) / str(step))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"the checkpoint {Path(folder) / str(step)} could not be written ({reason}); earlier ones are kept: make "
+            "room there if the disk is full, and run the same command again."
+        ) from error
 
 
 def restore(folder: str | os.PathLike[str], like: Any, *, identity: Mapping[str, Any]) -> tuple[Any, int] | None:

@@ -39,7 +39,7 @@ def test_a_file_cut_anywhere_loses_only_its_last_line(tmp_path):
             assert len(s.records) == max(kept, 1)  # the identity is written again where it was lost
             s.append({"kind": "unit", "i": "new"})
         lines = path.read_bytes().splitlines()
-        assert [json.loads(line) for line in lines] == s.records
+        assert [{k: v for k, v in json.loads(line).items() if k != "crc"} for line in lines] == s.records
         assert s.records[-1]["i"] == "new"
 
 
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
 
     with Store(tmp_path, IDENTITY) as s:
         monkeypatch.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreError, match=r"No space left.*make room there and run the same command again"):
             s.append({"kind": "unit", "long": "x" * 100})
         monkeypatch.undo()
         assert len(s.records) == 1

@@ -1,4 +1,4 @@
-"""Commands of ``reward-design`` on finished comparisons: report, several folders in one, numbers for other tools."""
+"""Commands of ``reward-design`` on records: report, several folders in one, numbers for other tools, older formats."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -88,4 +88,30 @@ class Export:
         from reward_design.experiments.results import Results
 
         print(data.export(Results.load(self.out), self.to, curves=self.curves).resolve())
+        return 0
+
+
+@dataclass(frozen=True)
+class Migrate:
+    """Bring records that an older version has written into the format of this one, so that they can be added to.
+
+    Each file keeps a copy of what it was, beside it.
+
+    For example:
+
+      reward-design migrate results/suite
+    """
+
+    out: Positional[str]
+    """Folder that was given as --out; records below it, as those of a suite, are migrated too."""
+
+    def run(self, command: str) -> int:
+        """Migrate, print what was changed."""
+        from reward_design.experiments.migration import migrate
+
+        changed = migrate(self.out)
+        for path in changed:
+            print(f"migrated {path}")
+        if not changed:
+            print(f"all records in {self.out} have the format of this version")
         return 0

@@ -9,12 +9,12 @@ from typing import Any
 from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.core import Reward
-from reward_design.experiments import designs, executors, maps
+from reward_design.experiments import designs, executors, maps, room
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.results import Results
 from reward_design.experiments.store import FILE, Store, StoreError
-from reward_design.experiments.units import Order, Plan, planned
+from reward_design.experiments.units import NUM_POINTS, Order, Plan, planned
 
 
 def compare(
@@ -65,7 +65,7 @@ def compare(
 
     Raises:
         ValueError: before anything runs: for an unknown name, a setting that does not fit, a reward of the wrong shape
-            or with another gamma than the agent, a folder that belongs to another comparison.
+            or with another gamma than the agent, a folder that belongs to another comparison, a disk that is too full.
 
     Example:
         >>> import tempfile
@@ -96,6 +96,9 @@ def compare(
         command = command or f"compare({list(known)}, {list(labels)}, agent={agent!r}, seeds={len(seeds)})"
         todo = _unfinished(store, plans)
         if todo:
+            points = min(NUM_POINTS, max(plan.config.num_updates for plan in todo))
+            needed = room.of_units(len(todo), len(seeds), points)
+            room.check(out, needed, f"{len(todo)} units of {len(seeds)} seeds")
             store.append({"kind": "session", "command": command, **provenance()})
         _exact(store, plans)
         with Progress(todo, len(seeds), enabled=progress) as bar:

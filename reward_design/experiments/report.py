@@ -1,5 +1,6 @@
 """One self-contained HTML page from the records of a comparison: no scripts, no network, light and dark."""
 
+import contextlib
 import io
 import os
 import re
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from reward_design.experiments import alignment, plots
 from reward_design.experiments.results import Results, Row
 from reward_design.experiments.statistics import Estimate
-from reward_design.experiments.store import REPORT
+from reward_design.experiments.store import REPORT, StoreError
 
 _THEME = {plots.INK: "--ink", plots.MUTED: "--muted", plots.RULE: "--rule", plots.WALL: "--wall"}
 
@@ -55,12 +56,30 @@ def render(results: Results) -> str:
 
 
 def write(results: Results, out: str | os.PathLike[str]) -> Results:
-    """Write ``out/report.html``, and return the results with its path. An earlier report stays whole until then."""
+    """Write ``out/report.html``, and return the results with its path. An earlier report stays whole until then.
+
+    Raises:
+        StoreError: if it cannot be written there.
+    """
+    return Results(results.records, str(put(render(results), out)))
+
+
+def put(page: str, out: str | os.PathLike[str]) -> Path:
+    """Write a page as ``out/report.html``, whole or not at all."""
     path = Path(out) / REPORT
     draft = path.with_suffix(".html.part")
-    draft.write_text(render(results), encoding="utf-8")
-    draft.replace(path)
-    return Results(results.records, str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise StoreError(
+            f"the report {path} could not be written ({error.strerror}), the records are kept; make room there, or get "
+            "the right to write, and run the same command again."
+        ) from error
+    return path
 
 
 def headline(results: Results) -> list[str]:

@@ -18,7 +18,7 @@ from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
-from reward_design.experiments import alignment, budgets, designs, single_sb3
+from reward_design.experiments import alignment, budgets, designs, room, single_sb3
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
 from reward_design.experiments.ranked_design import starved_note
@@ -67,7 +67,8 @@ def train(
         Means over episodes played after training by the policy's mode: ``true_return``, ``success``, ``length``.
 
     Raises:
-        ValueError: for an unknown name, a setting that does not fit, or a folder that belongs to another run.
+        ValueError: for an unknown name, a setting that does not fit, a folder that belongs to another run, or a disk
+            that is too full for the checkpoints.
     """
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
@@ -100,6 +101,7 @@ def train(
     with Store(out, identity, overwrite=overwrite) as store:
         state = _resume(run, store, identity, overwrite)
         if state is None or int(state.num_updates[0]) < settings.num_updates:
+            room.check(out, room.of_checkpoints(jax.eval_shape(run.fresh)), "checkpoints of this run")
             store.append({"kind": "session", "command": command or "train", **provenance()})
         means = run.evaluate(run.go(state, _keeper(store, identity)))
         _conclude(run, label, [r for r in store.records if r["kind"] == "evaluation"], out)
@@ -125,6 +127,10 @@ class _Run:
         most = max(1, config.num_updates // evaluations)
         self.chunk = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
         self.lines, self.notes = Lines(console), set[str]()
+
+    def fresh(self) -> Any:
+        """The state before training."""
+        return jax.vmap(lambda key: self.learner.init(self.config, self.task.env, self.reward, key, None))(self.keys)
 
     def go(self, state: Any, keep: Any) -> Any:
         """Train from ``state`` (None: from the start) to the end; ``keep`` gets updates done, line and state."""
@@ -207,8 +213,7 @@ def _resume(run: _Run, store: Store, identity: Mapping[str, Any], overwrite: boo
         shutil.rmtree(_folder(store), ignore_errors=True)
     if not _folder(store).is_dir():
         return None
-    like = jax.vmap(lambda key: run.learner.init(run.config, run.task.env, run.reward, key, None))(run.keys)
-    found = checkpoint.restore(_folder(store), like, identity=identity)
+    found = checkpoint.restore(_folder(store), run.fresh(), identity=identity)
     if found is None:
         return None
     run.console.print(f"going on from {found[1] * run.config.steps_per_update:,} steps ({_folder(store)})")

@@ -1,23 +1,31 @@
 """Results on disk: one folder, one file ``records.jsonl``, one JSON object per line, appended whole or not at all.
 
 The file is the only source of truth. It survives a kill at any moment (a torn last line is dropped on the next start),
-a full disk (a line that did not fit is taken back), and a second process that wants the same folder (refused).
+a full disk (a line that did not fit is taken back), damage to its last records (they have checksums; what is damaged is
+set aside and computed again), and a second process that wants the same folder (refused).
 """
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FILE = "records.jsonl"
+from reward_design.experiments.records import (
+    FILE,
+    FORMAT,
+    StoreError,
+    content,
+    encoded,
+    format_of,
+    opened,
+    whole,
+    write,
+)
+
 REPORT = "report.html"
-FORMAT = 1
-
-
-class StoreError(ValueError):
-    """The output folder cannot be used as asked; the message says what to do."""
+DAMAGED = "records.damaged"
+"""File beside the records that gets the bytes of damaged last records."""
 
 
 class Store:
@@ -31,7 +39,8 @@ class Store:
         extend: accept a folder that lacks some of ``tasks`` and ``rewards``, and add to it.
 
     Raises:
-        StoreError: if the folder belongs to another comparison, to another process, or is damaged.
+        StoreError: if the folder belongs to another comparison or to another process, cannot be written to, has records
+            in an older format, or is damaged before its last records.
 
     Example:
         >>> import tempfile
@@ -51,16 +60,12 @@ class Store:
         extend: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise StoreError(f"--out must be a folder, got the file {self.folder}; choose another --out.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        self._file = opened(self.folder)
         try:
-            _lock(self._file, self.folder)
             if overwrite:
                 os.ftruncate(self._file, 0)
                 (self.folder / REPORT).unlink(missing_ok=True)
-            self.records = _recover(self._file, self.folder / FILE)
+            self.records = _recover(self._file, self.folder)
             self.identity = self._settle(_plain(identity), extend)
         except BaseException:
             os.close(self._file)
@@ -73,17 +78,23 @@ class Store:
         os.close(self._file)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record, whole or not at all, and keep it in :attr:`records`. NaN and infinities become null."""
+        """Write one record, whole or not at all, and keep it in :attr:`records`. NaN and infinities become null.
+
+        Raises:
+            StoreError: if it does not fit on the disk.
+        """
         plain = _plain(record)
-        line = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = encoded(plain)
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-            os.fsync(self._file)
-        except BaseException:
+            write(self._file, line)
+        except BaseException as error:
             os.ftruncate(self._file, end)
+            if isinstance(error, OSError):
+                raise StoreError(
+                    f"a record could not be written to {self.folder} ({error.strerror}); what was finished before is "
+                    "kept: make room there and run the same command again."
+                ) from error
             raise
         self.records.append(plain)
 
@@ -107,7 +118,12 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise StoreError(f"no {FILE} in {folder}; run `reward-design compare --out {folder}` first.")
-    records = [record for record, _ in _parse(path.read_bytes(), path)]
+    records, _, damaged = whole(path.read_bytes(), path)
+    if damaged:
+        raise StoreError(
+            f"line {len(records) + 1} of {path} is damaged; run the command that wrote it again to compute that once "
+            "more, or delete the line to do without."
+        )
     if not records:
         raise StoreError(f"{path} has no records yet; run `reward-design compare --out {folder}` first.")
     return records
@@ -159,33 +175,20 @@ def _short(value: Any) -> str:
     return "nothing" if value is None else str(value)
 
 
-def _recover(file: int, path: Path) -> list[dict[str, Any]]:
-    """Read everything, cut a torn last line off the file."""
-    size = os.lseek(file, 0, os.SEEK_END)
-    os.lseek(file, 0, os.SEEK_SET)
-    parts: list[bytes] = []
-    while sum(map(len, parts)) < size:
-        parts.append(os.read(file, size))
-    parsed = list(_parse(b"".join(parts), path))
-    os.ftruncate(file, parsed[-1][1] if parsed else 0)
-    return [record for record, _ in parsed]
-
-
-def _parse(data: bytes, path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Records and the position after each; stops before a last line without its end."""
-    end = 0
-    for number, line in enumerate(data.splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            return
-        try:
-            record = json.loads(line)
-            record["kind"]
-        except (ValueError, TypeError, KeyError):
-            raise StoreError(
-                f"line {number} of {path} is damaged; delete that line to keep the others, or use --overwrite."
-            ) from None
-        end += len(line)
-        yield record, end
+def _recover(file: int, folder: Path) -> list[dict[str, Any]]:
+    """Read everything, cut a torn last line off the file, and set damaged last lines aside."""
+    data, path = content(file), folder / FILE
+    records, end, damaged = whole(data, path)
+    if format_of(records) < FORMAT:
+        raise StoreError(
+            f"{path} has the format {format_of(records)}, this version of reward-design writes {FORMAT}: run "
+            f"`reward-design migrate {folder}` once to add to it."
+        )
+    if damaged:
+        with (folder / DAMAGED).open("ab") as aside:
+            aside.write(data[end:])
+    os.ftruncate(file, end)
+    return records
 
 
 def _plain(value: Any) -> Any:
@@ -207,15 +210,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(v) for v in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def _lock(file: int, folder: Path) -> None:
-    """One writer per folder, where the system has advisory locks; released when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise StoreError(f"another process is writing to {folder}; wait for it to end, or use another --out.") from None

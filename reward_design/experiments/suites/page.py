@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -15,12 +14,7 @@ from reward_design.experiments.suites.verdict import Verdict, sentences
 
 def write(judged: Verdict, out: str | os.PathLike[str]) -> Verdict:
     """Write ``out/report.html``, and return the verdict with its path."""
-    path = Path(out) / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".html.part")
-    draft.write_text(render(judged), encoding="utf-8")
-    draft.replace(path)
-    return replace(judged, report=str(path))
+    return replace(judged, report=str(report.put(render(judged), out)))
 
 
 def render(judged: Verdict) -> str:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from reward_design.experiments import room
 from reward_design.experiments.comparison import compare
 from reward_design.experiments.executors import Executor
 from reward_design.experiments.results import Results
@@ -10,6 +11,7 @@ from reward_design.experiments.store import FILE, StoreError
 from reward_design.experiments.suites.declared import Block, Suite, folder
 from reward_design.experiments.suites.page import write
 from reward_design.experiments.suites.verdict import Verdict, verdict
+from reward_design.experiments.units import NUM_POINTS
 
 
 def compare_suite(
@@ -34,7 +36,12 @@ def compare_suite(
 
     Returns:
         The verdict; its ``report`` is where the page lies.
+
+    Raises:
+        StoreError: before anything runs, if the results of all blocks do not fit on the disk.
     """
+    needed = sum(room.of_units(len(b.tasks) * len(b.rewards), b.seeds, NUM_POINTS) for b in suite.blocks)
+    room.check(out, needed - room.taken(out), f"{suite.num_runs} runs of {suite.name}")
     found = {
         f"{block.name}/{task}": _run(block, task, Path(out), executor, progress, command)
         for block in suite.blocks
