@@ -70,7 +70,7 @@ def branches(cell, action):
     return [(1.0, target, float(target == goal))]
 
 
-marks = {start: "S", goal: "G"} | {cell: "x" for cell in canyon}
+marks = {start: "S", goal: "G"} | dict.fromkeys(canyon, "x")
 model = model_from_branches(
     grid.free, 4, branches, initial={start: 1.0}, is_terminal=lambda cell: cell == goal or cell in canyon, gamma=GAMMA,
     layout=grid.layout([(0, cell) for cell in grid.free], ["land"], marks),
@@ -83,8 +83,8 @@ land = goal_task(
 # %% [markdown]
 # ## What is warm?
 #
-# The straight-line distance to the goal: easy to write down, and wrong, because it leads to the edge of the canyon. It is
-# scaled to ten times the reward, so that nobody can miss it.
+# The straight-line distance to the goal: easy to write down, and wrong, because it leads to the edge of the canyon. It
+# is scaled to ten times the reward, so that nobody can miss it.
 
 # %%
 distance = np.array([np.hypot(*np.subtract(cell, goal)) for cell in grid.free])
@@ -92,7 +92,8 @@ warm = Lookup(10 * (1 - distance / distance.max()))
 nonsense = Lookup(np.random.default_rng(0).uniform(0, 10, len(grid.free)))
 
 # %% [markdown]
-# The right form pays γΦ(s′) − Φ(s) on top, with Φ = 0 in the state in which an episode **terminates**. Three near misses:
+# The right form pays γΦ(s′) − Φ(s) on top, with Φ = 0 in the state in which an episode **terminates**. Three near
+# misses:
 #
 # | design | what is paid on top | what was forgotten |
 # |---|---|---|
@@ -129,8 +130,8 @@ designs = {
 # %% [markdown]
 # ## What each design asks for
 #
-# No training yet: the dynamics are known, so the best policy of each design is computed. The distance is that of the two
-# rewards as tasks (0: the same, 2: the opposite), the regret the share of the task's return that is lost.
+# No training yet: the dynamics are known, so the best policy of each design is computed. The distance is that of the
+# two rewards as tasks (0: the same, 2: the opposite), the regret the share of the task's return that is lost.
 
 # %%
 exact = maps.exact(land, designs)
@@ -158,8 +159,8 @@ plt.show()
 # Arrows: the optimal policy. Green and orange: the most that a step from there pays, or the least it costs. The first
 # three panels have the **same arrows** although what they pay has nothing in common, random numbers included. Then:
 #
-# - `end kept` jumps. Falling ends the episode with Φ(canyon) still in the pocket, and the detour to the goal is too long
-#   to be worth more.
+# - `end kept` jumps. Falling ends the episode with Φ(canyon) still in the pocket, and the detour to the goal is too
+#   long to be worth more.
 # - `no gamma` stops next to the goal. Per step it leaves (1 − γ)Φ(s′) too much, a small salary for being warm, and
 #   entering the goal would end it.
 # - `bonus` is that salary, paid openly.
@@ -181,9 +182,7 @@ for name in ("right", "end kept", "no gamma"):
 
 # %%
 try:
-    q_learning.train(
-        q_learning.Config(gamma=GAMMA), land, rd.potential_shaping(warm, gamma=1.0), jax.random.key(0)
-    )
+    q_learning.train(q_learning.Config(gamma=GAMMA), land, rd.potential_shaping(warm, gamma=1.0), jax.random.key(0))
 except ValueError as refused:
     print(refused)
 
@@ -194,9 +193,9 @@ except ValueError as refused:
 #
 # g · Φ(s′) · (e at the end, 1 elsewhere) − m · Φ(s)
 #
-# What is in `params` can be swept, so that one compiled Q-learner trains every design with every seed at once. First the
-# check that it is the same rewards. Two designs are added, both of the right form: a tenth of `right`, and `value`, whose
-# Φ is the best there is, the optimal value of each state.
+# What is in `params` can be swept, so that one compiled Q-learner trains every design with every seed at once. First
+# the check that it is the same rewards. Two designs are added, both of the right form: a tenth of `right`, and `value`,
+# whose Φ is the best there is, the optimal value of each state.
 
 # %%
 
@@ -229,9 +228,7 @@ for name, design in designs.items():
 
 # %%
 short = bool(os.environ.get("REWARD_DESIGN_SHORT"))
-config = q_learning.Config(
-    total_timesteps=60_000, gamma=GAMMA, epsilon=0.1, epsilon_end=0.05, learning_rate_end=0.5
-)
+config = q_learning.Config(total_timesteps=60_000, gamma=GAMMA, epsilon=0.1, epsilon_end=0.05, learning_rate_end=0.5)
 keys = jax.random.split(jax.random.key(0), 4 if short else 20)
 stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *swept.values())
 
@@ -265,7 +262,7 @@ plt.show()
 # action is right from the first step. The straight-line Φ is of help at the size of the reward, and ten times larger it
 # has to be unlearned first: a Q-learner that starts from zero and is shaped by Φ is one that starts from Φ (Wiewiora,
 # 2003). Random numbers help as well, because a start from numbers that are too large makes it curious; a better
-# reason to explore is a [count bonus](../docs/rewards.md). The sparse reward alone is not found in this time.
+# reason to explore is a count bonus. The sparse reward alone is not found in this time.
 #
 # Right: what was wrong on paper stays wrong with any amount of training, since it is what the reward asks for.
 #
@@ -275,7 +272,7 @@ plt.show()
 # 2. Keep it about as large as the return; its size does not change the optimum and does change the speed.
 # 3. Where a time limit ends the episode and the agent bootstraps there, Φ stays; where the agent treats the limit as an
 #    end, `time_limit_is_terminal=True`.
-# 4. Ask `audit(task, reward)` about everything that is not of this form. [Is my reward the task?](03_is_my_reward_the_task.py)
+# 4. Ask `audit(task, reward)` about everything that is not of this form. The next notebook does.
 
 # %%
 final = {name: float(np.nanmedian(curves[:, -5:])) for name, curves in zip(swept, returns)}
