@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """Run the notebooks at full length and keep them, with pictures, as pages of the docs.
 
 Each notebooks/NAME.py becomes docs/notebooks/NAME.ipynb, which the docs site shows and which can be read wherever
 notebooks are shown. Times, warnings and what depends on the machine are left out. It takes minutes for each; a page is
 only made anew when its cells have changed (tests/test_notebook_pages.py tells which those are).
 
-Usage: .ci/pages [NAME ...]        NAME: 02_shaping_right_and_wrong, or its beginning
+Usage: python .ci/pages.py [NAME ...]        NAME: 02_shaping_right_and_wrong, or its beginning
 """
 
 import os
