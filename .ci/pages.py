@@ -44,6 +44,7 @@ def execute(script):
 
 
 def main(names):
+    """Make the named pages, or those that are out of date."""
     os.environ.pop("REWARD_DESIGN_SHORT", None)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     PAGES.mkdir(exist_ok=True)

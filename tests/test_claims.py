@@ -40,8 +40,10 @@ def test_the_comparison_of_figures_can_fail():
     assert figures("1.73 and 1.77, 2,769 of −5 % in Room-5x5, 1e-14") == ["1.73", "1.77", "2,769", "-5", "1e-14"]
 
 
-@pytest.mark.parametrize(
-    "command", sorted({c for row in rows() for c in re.findall(r"`((?:python|pytest) [^`]+)`", row[3])})
-)
+def commands():
+    return sorted({command for row in rows() for command in re.findall(r"`((?:python|pytest) [^`]+)`", row[3])})
+
+
+@pytest.mark.parametrize("command", commands())
 def test_the_command_is_there(command):
     assert (ROOT / command.split()[1]).exists()
