@@ -33,6 +33,21 @@ def test_a_claim_says_what_its_page_says(row):
     assert missing(row) == []
 
 
+def said_without_source(guide, text):
+    """Figures of a guide, its code left out, that stand on none of the pages it links to."""
+    prose = re.sub(r"```.*?```|\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
+    linked = {(guide.parent / page).resolve() for page in re.findall(r"\]\(([\w./]+\.md)", text)}
+    known = {figure for page in linked for figure in figures(page.read_text())}
+    return [figure for figure in figures(prose) if figure not in known]
+
+
+@pytest.mark.parametrize("guide", sorted(ROOT.glob("docs/guides/*.md")), ids=lambda guide: guide.stem)
+def test_a_guide_says_what_its_pages_say(guide):
+    text = guide.read_text()
+    assert said_without_source(guide, text) == []
+    assert said_without_source(guide, text + " or 123.456") == ["123.456"]
+
+
 def test_the_comparison_of_figures_can_fail():
     row = next(row for row in rows() if "1.18" in row[1])
     wrong = [row[0], row[1].replace("1.18", "1.81"), *row[2:]]
