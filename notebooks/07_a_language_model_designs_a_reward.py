@@ -101,7 +101,7 @@ print(messages_seen[-1][-1]["content"])
 
 # %%
 print(found.best.source)
-print(load_reward(found.path).name, "from", found.path)
+print(load_reward(found.path).name, "from", os.path.basename(found.path))
 fig, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 for candidate in (c for c in found.candidates if c.trained):
     ax.plot(candidate.statistics.steps, candidate.statistics.curves["success"], label=candidate.id)
