@@ -15,6 +15,7 @@ from tyro.conf import FlagCreatePairsOff, arg, subcommand
 from reward_design.cli_design import Design
 from reward_design.experiments.commands import Export, Merge, Report
 from reward_design.experiments.distance_commands import Audit, Distance
+from reward_design.experiments.search_commands import Search
 from reward_design.llm.commands import Llm
 
 _TRACEBACK = "REWARD_DESIGN_TRACEBACK"
@@ -239,6 +240,7 @@ class List:
 COMMANDS: dict[str, type] = {
     "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
     "report": Report, "merge": Merge, "export": Export, "llm": Llm, "design": Design,
+    "search": Search,
 }  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
@@ -249,6 +251,7 @@ _Overview = (
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
     | Annotated[Merge, subcommand("merge", description="put the comparisons of several machines into one folder")]
+    | Annotated[Search, subcommand("search", description="search for the settings with which a design does best")]
     | Annotated[Export, subcommand("export", description="write results as CSV or Parquet")]
     | Annotated[Design, subcommand("design", description="let a language model design a reward, and compare it")]
     | Annotated[Llm, subcommand("llm", description="ask a language model, or serve the embedded one")]

@@ -77,7 +77,7 @@ def compare(
         >>> results.done["chain", "sparse"].final("success").shape
         (2,)
     """
-    seeds, logs = _seeds(seeds), writers.writers(log, out)
+    seeds, logs = seed_numbers(seeds), writers.writers(log, out)
     labels = designs.labelled(designs.with_auxiliary(rewards, auxiliary))
     learner = find_agent(agent)
     known = _tasks(tasks)
@@ -119,7 +119,13 @@ def compare(
 # --- what to do -----------------------------------------------------------------------------------------------------
 
 
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def seed_numbers(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds 0 to n - 1 for a number n; checked.
+
+    Example:
+        >>> seed_numbers(3)
+        (0, 1, 2)
+    """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be at least 1, or different numbers from 0 up, got {seeds}.")
