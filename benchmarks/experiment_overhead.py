@@ -15,6 +15,7 @@ extra ``track``, Ray the extra ``ray``.
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -163,7 +164,7 @@ def by_workers(args: Args, name: str, workers: int) -> float:
         if name == "ray":
             import ray
 
-            ray.init(num_cpus=workers, log_to_driver=False, logging_level="ERROR")
+            ray.init(num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR)
             stack.callback(ray.shutdown)
         executor = RayCluster() if name == "ray" else Processes(workers)
         start = time.perf_counter()

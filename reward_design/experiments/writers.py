@@ -75,7 +75,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        require("tensorboard", "track", "logs for TensorBoard")
+        self._writer = _tensorboard("summary.writer.event_file_writer").EventFileWriter
+        self._summary = _tensorboard("compat.proto.summary_pb2").Summary
+        self._event = _tensorboard("compat.proto.event_pb2").Event
         self.folder = Path(folder) / "tensorboard"
         self._file: Any = None
         self._last = 0
@@ -86,21 +88,17 @@ class TensorBoard:
 
     def begin(self, track: Track) -> None:
         """See :class:`Writer`. Settings become hyper-parameters."""
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
         shutil.rmtree(self._place(track), ignore_errors=True)
         self._track, self._last = track, 0
-        self._file = EventFileWriter(str(self._place(track)))
+        self._file = self._writer(str(self._place(track)))
         known = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in track.settings.items()}
-        self._write(hparams_pb(known, trial_id=track.digest), 0, None)
+        hparams = _tensorboard("plugins.hparams.summary_v2").hparams_pb(known, trial_id=track.digest)
+        self._write(hparams, 0, None)
 
     def add(self, point: Point) -> None:
         """See :class:`Writer`."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
-        self._write(Summary(value=values), point.steps, point.at)
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
+        self._write(self._summary(value=values), point.steps, point.at)
         self._last = point.steps
 
     def end(self, summary: Mapping[str, float] | None) -> None:
@@ -115,10 +113,8 @@ class TensorBoard:
         return self.folder.joinpath(*map(_file_name, track.name))
 
     def _write(self, summary: Any, steps: int, at: float | None) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-
         time = datetime.now().timestamp() if at is None else at
-        self._file.add_event(Event(wall_time=time, step=steps, summary=summary))
+        self._file.add_event(self._event(wall_time=time, step=steps, summary=summary))
         self._file.flush()
 
 
@@ -209,6 +205,10 @@ def clear(folder: str | os.PathLike[str]) -> None:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _tensorboard(module: str) -> Any:
+    return require(f"tensorboard.{module}", "track", "logs for TensorBoard")
 
 
 def _identifier(track: Track) -> str:
