@@ -286,3 +286,14 @@ def test_names_become_paths_inside_the_folder(name, path, tmp_path):
     assert writer.has(track)
     assert not writer.has(track._replace(digest="another"))
     assert (tmp_path / "tensorboard" / path / "sparse" / "seed_0" / writers.COMPLETE).is_file()
+
+
+def test_a_file_that_is_not_on_disk_is_not_complete(folder, tmp_path, monkeypatch):
+    _, bias = logs_of(folder, "chain/sparse/seed_3")
+    (file,) = bias.glob("run-*.wandb")
+    writer = writers.WandB(tmp_path)
+    monkeypatch.setattr(writers, "PATIENCE", 0.05)
+    assert writer._is_on_disk(file)
+    for data in (b"", file.read_bytes()[:7], file.read_bytes()[:-5], file.read_bytes()[:2000]):
+        (tmp_path / "cut").write_bytes(data)
+        assert not writer._is_on_disk(tmp_path / "cut")

@@ -6,8 +6,9 @@ network: runs of Weights & Biases are kept offline, and ``wandb sync`` sends the
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote
@@ -15,6 +16,9 @@ from urllib.parse import quote
 from reward_design._names import suggestion
 from reward_design._optional import require
 
+PATIENCE = 10.0
+"""Seconds in which the process of Weights & Biases has written what it was given."""
+_BLOCK, _PART, _LAST = 32_768, struct.Struct("<IHB"), (1, 4)
 COMPLETE = "complete"
 """File in the folder of a log that was written to its end; it holds what identifies the run."""
 PROJECT = "reward-design"
@@ -56,7 +60,7 @@ class Writer(Protocol):
         ...
 
     def add(self, point: Point) -> None:
-        """Write a point, so that it can be read at once."""
+        """Write a point."""
         ...
 
     def end(self, summary: Mapping[str, float] | None) -> None:
@@ -96,7 +100,7 @@ class TensorBoard:
         self._write(hparams, 0, None)
 
     def add(self, point: Point) -> None:
-        """See :class:`Writer`."""
+        """See :class:`Writer`; it can be read at once."""
         values = [self._summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
         self._write(self._summary(value=values), point.steps, point.at)
         self._last = point.steps
@@ -113,8 +117,8 @@ class TensorBoard:
         return self.folder.joinpath(*map(_file_name, track.name))
 
     def _write(self, summary: Any, steps: int, at: float | None) -> None:
-        time = datetime.now().timestamp() if at is None else at
-        self._file.add_event(self._event(wall_time=time, step=steps, summary=summary))
+        now = time.time() if at is None else at
+        self._file.add_event(self._event(wall_time=now, step=steps, summary=summary))
         self._file.flush()
 
 
@@ -133,6 +137,7 @@ class WandB:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb: Any = require("wandb", "track", "logs for Weights & Biases")
+        self._record: Any = self._wandb.proto.wandb_internal_pb2.Record
         self.folder = Path(folder)
         self._run: Any = None
 
@@ -159,15 +164,26 @@ class WandB:
         self._run.define_metric("*", step_metric="env_steps")
 
     def add(self, point: Point) -> None:
-        """See :class:`Writer`."""
+        """See :class:`Writer`; it can be read after the end."""
         self._run.log({**point.values, "env_steps": point.steps})
 
     def end(self, summary: Mapping[str, float] | None) -> None:
-        """See :class:`Writer`."""
+        """See :class:`Writer`. A file that is not on disk soon is not complete, and will be written anew."""
         self._run.summary.update(summary or {})
         self._run.finish(exit_code=0 if summary is not None else 1)
-        if summary is not None:
-            _complete(self._places(self._track)[-1], self._track)
+        place = self._places(self._track)[-1]
+        if self._is_on_disk(next(place.glob("run-*.wandb"))) and summary is not None:
+            _complete(place, self._track)
+
+    def _is_on_disk(self, file: Path) -> bool:
+        """Wait until another process, which returns before, has written the record of the end."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            *_, last = (b"", *_offline_records(file.read_bytes()))
+            if self._record.FromString(last).WhichOneof("record_type") == "exit":
+                return True
+            time.sleep(0.01)
+        return False
 
     def _places(self, track: Track) -> list[Path]:
         return sorted((self.folder / "wandb").glob(f"offline-run-*-{_identifier(track)}"))
@@ -209,6 +225,22 @@ def clear(folder: str | os.PathLike[str]) -> None:
 
 def _tensorboard(module: str) -> Any:
     return require(f"tensorboard.{module}", "track", "logs for TensorBoard")
+
+
+def _offline_records(data: bytes) -> Iterator[bytes]:
+    """Records of a file of Weights & Biases: after seven bytes, LevelDB's log of parts in blocks of 32 KiB."""
+    at, record = 7, b""
+    while at + _PART.size <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _PART.size:
+            at += left
+            continue
+        _, length, kind = _PART.unpack_from(data, at)
+        at += _PART.size + length
+        record += data[at - length : at]
+        if kind in _LAST and at <= len(data):
+            yield record
+            record = b""
 
 
 def _identifier(track: Track) -> str:
