@@ -21,7 +21,7 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow", "optuna"]
+OPTIONAL += ["openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow", "optuna", "tensorboard", "wandb"]
 
 
 def check_alone() -> None:

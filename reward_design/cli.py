@@ -15,6 +15,7 @@ from tyro.conf import FlagCreatePairsOff, arg, subcommand
 from reward_design.cli_design import Design
 from reward_design.experiments.commands import Export, Merge, Migrate, Report
 from reward_design.experiments.distance_commands import Audit, Distance
+from reward_design.experiments.search_commands import Search
 from reward_design.llm.commands import Llm
 
 _TRACEBACK = "REWARD_DESIGN_TRACEBACK"
@@ -75,6 +76,8 @@ class Compare:
     """Worker processes of --executor processes."""
     address: Annotated[str | None, arg(metavar="HOST:PORT")] = None
     """Cluster of --executor ray: `auto`, or host:port; without it one is started on this machine."""
+    log: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = ()
+    """Also write logs into --out: `tensorboard`, `wandb` (offline; `wandb sync` sends them)."""
     quiet: bool = False
     """No progress bar."""
 
@@ -96,7 +99,7 @@ class Compare:
             list(self.task), list(rewards), auxiliary=self.auxiliary, agent=self.agent, seeds=self.seeds,
             out=self.out, total_timesteps=self.total_timesteps, config=budgets.assignments(self.set),
             overwrite=self.overwrite, extend=self.extend, progress=not self.quiet, command=command,
-            executor=executor,
+            executor=executor, log=self.log,
         )  # fmt: skip
         terminal.show(results)
         return 1 if results.failed else 0
@@ -107,7 +110,9 @@ class Compare:
         if self.task:
             raise ValueError("a suite brings its tasks; leave --task or --suite out.")
         suite = suites.load_suite(self.suite or "", self.size)
-        judged = suites.compare_suite(suite, out=self.out, executor=executor, progress=not self.quiet, command=command)
+        judged = suites.compare_suite(
+            suite, out=self.out, executor=executor, progress=not self.quiet, command=command, log=self.log
+        )
         terminal.show_suite(judged)
         return 1 if any(found.failed for found in judged.results.values()) else 0
 
@@ -148,6 +153,8 @@ class Train:
     """Factors of the task that the reward `heron` ranks, the most important one first."""
     margins: Annotated[str | None, arg(metavar="NUMBER,NUMBER,...")] = None
     """Differences of the factors that decide nothing, in standard deviations."""
+    log: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = ()
+    """Also write logs into --out: `tensorboard`, `wandb` (offline; `wandb sync` sends them)."""
     overwrite: bool = False
     """Start anew: delete what --out holds."""
 
@@ -164,7 +171,7 @@ class Train:
         single.train(
             self.task, reward, auxiliary=self.auxiliary, agent=self.agent, seed=self.seed, out=self.out,
             overwrite=self.overwrite, total_timesteps=self.total_timesteps, config=config,
-            evaluations=self.evaluations, command=command,
+            evaluations=self.evaluations, command=command, log=self.log,
         )  # fmt: skip
         return 0
 
@@ -233,6 +240,7 @@ class List:
 COMMANDS: dict[str, type] = {
     "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
     "report": Report, "merge": Merge, "export": Export, "migrate": Migrate, "llm": Llm, "design": Design,
+    "search": Search,
 }  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
@@ -243,6 +251,7 @@ _Overview = (
     | Annotated[List, subcommand("list", description="name the tasks, reward designs and agents")]
     | Annotated[Report, subcommand("report", description="write the report again from the records")]
     | Annotated[Merge, subcommand("merge", description="put the comparisons of several machines into one folder")]
+    | Annotated[Search, subcommand("search", description="search for the settings with which a design does best")]
     | Annotated[Export, subcommand("export", description="write results as CSV or Parquet")]
     | Annotated[Migrate, subcommand("migrate", description="bring records of an older version into today's format")]
     | Annotated[Design, subcommand("design", description="let a language model design a reward, and compare it")]

@@ -14,6 +14,7 @@ NEEDS = {
     "docs/llm_models.md": ("jsonschema",),
     "docs/minihack.md": ("nle",),
     "docs/robotics.md": ("gymnasium_robotics", "minigrid"),
+    "docs/search.md": ("optuna",),
     "docs/sb3.md": ("stable_baselines3", "sbx"),
 }
 """Optional packages of a page."""

@@ -33,6 +33,8 @@ LOCKED_EXTRAS = (
     "video",
     "llm",
     "local-llm",
+    "track",
+    "tune",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
 LAYERS = (

@@ -2,7 +2,7 @@
 
 ``compare`` trains and judges; ``Results`` reads what it left; ``DESIGNS`` names the designs that every task knows.
 ``Processes`` and ``RayCluster`` train on many cores or machines, ``merge`` puts their folders together, ``frame`` and
-``export`` give the results to other tools.
+``export`` give the results to other tools. ``search`` looks for settings.
 ``load_run`` reads what ``train`` left; ``evaluate`` and ``play`` show what a policy does.
 """
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from reward_design.experiments.playing import play
     from reward_design.experiments.results import Results
     from reward_design.experiments.runs import Run, load_run
+    from reward_design.experiments.searching import Search, search
+    from reward_design.experiments.space import Range
 
 __all__ = [
     "DESIGNS",
@@ -25,9 +27,11 @@ __all__ = [
     "Evaluation",
     "Here",
     "Processes",
+    "Range",
     "RayCluster",
     "Results",
     "Run",
+    "Search",
     "compare",
     "evaluate",
     "export",
@@ -37,6 +41,7 @@ __all__ = [
     "play",
     "resolve",
     "rows",
+    "search",
 ]
 
 _HOMES = {
@@ -45,9 +50,11 @@ _HOMES = {
     "Evaluation": "evaluation",
     "Here": "executors",
     "Processes": "executors",
+    "Range": "space",
     "RayCluster": "executors",
     "Results": "results",
     "Run": "runs",
+    "Search": "searching",
     "compare": "comparison",
     "evaluate": "evaluation",
     "export": "data",
@@ -57,6 +64,7 @@ _HOMES = {
     "play": "playing",
     "resolve": "designs",
     "rows": "data",
+    "search": "searching",
 }
 
 

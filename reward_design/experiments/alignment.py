@@ -79,7 +79,7 @@ def learned(reward: str) -> str | None:
         >>> learned("barfi/misaligned"), learned("barfi"), learned("sparse")
         ('misaligned', 'aligned', None)
     """
-    name, _, auxiliary = reward.partition("/")
+    name, _, auxiliary = reward.partition(" ")[0].partition("/")  # a search puts settings behind a space
     return (auxiliary or DEFAULT_AUXILIARY) if name == "barfi" else None
 
 

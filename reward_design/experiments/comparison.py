@@ -9,7 +9,7 @@ from typing import Any
 from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.core import Reward
-from reward_design.experiments import designs, executors, maps, room
+from reward_design.experiments import designs, executors, maps, room, tracking, writers
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.results import Results
@@ -33,6 +33,7 @@ def compare(
     report: bool = True,
     command: str | None = None,
     executor: executors.Executor | None = None,
+    log: str | Sequence[str] = (),
 ) -> Results:
     """Train an agent with every reward design on every task, and judge the designs by the true return.
 
@@ -59,6 +60,8 @@ def compare(
         command: how to run this again, for the report.
         executor: where units are trained: :class:`~reward_design.experiments.Processes` on this machine,
             :class:`~reward_design.experiments.RayCluster` on many; by default here, one after the other.
+        log: ``"tensorboard"``, ``"wandb"`` (offline) or both: logs in ``out``, of every unit as it finishes and of
+            those that ``out`` has already (``pip install 'reward-design[track]'``).
 
     Returns:
         :class:`reward_design.experiments.Results`, also of what earlier calls left in ``out``.
@@ -74,7 +77,7 @@ def compare(
         >>> results.done["chain", "sparse"].final("success").shape
         (2,)
     """
-    seeds = _seeds(seeds)
+    seeds, logs = seed_numbers(seeds), writers.writers(log, out)
     labels = designs.labelled(designs.with_auxiliary(rewards, auxiliary))
     learner = find_agent(agent)
     known = _tasks(tasks)
@@ -93,6 +96,8 @@ def compare(
         "config": {_settings_of(plan, learner): asdict(plan.config) for plan in plans},
     }
     with Store(out, identity, overwrite=overwrite, extend=extend) as store:
+        if overwrite:
+            writers.clear(out)
         command = command or f"compare({list(known)}, {list(labels)}, agent={agent!r}, seeds={len(seeds)})"
         todo = _unfinished(store, plans)
         if todo:
@@ -101,9 +106,11 @@ def compare(
             room.check(out, needed, f"{len(todo)} units of {len(seeds)} seeds")
             store.append({"kind": "session", "command": command, **provenance()})
         _exact(store, plans)
+        tracking.log(Results(store.records), logs)
         with Progress(todo, len(seeds), enabled=progress) as bar:
             for record in (executor or executors.Here()).run(todo, seeds, bar):
                 store.append(record)
+                tracking.log_unit(store.records[-1], logs)
         results = Results(store.records)
     if not report:
         return results
@@ -115,7 +122,13 @@ def compare(
 # --- what to do -----------------------------------------------------------------------------------------------------
 
 
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def seed_numbers(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds 0 to n - 1 for a number n; checked.
+
+    Example:
+        >>> seed_numbers(3)
+        (0, 1, 2)
+    """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be at least 1, or different numbers from 0 up, got {seeds}.")

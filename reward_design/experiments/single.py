@@ -18,13 +18,12 @@ from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
-from reward_design.experiments import alignment, budgets, designs, room, single_sb3
+from reward_design.experiments import alignment, budgets, designs, room, single_sb3, tracking, units, writers
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
 from reward_design.experiments.ranked_design import starved_note
 from reward_design.experiments.runs import CHECKPOINTS
 from reward_design.experiments.store import Store
-from reward_design.experiments.units import summary
 
 NUM_EPISODES = 32
 """Episodes of the evaluation after training."""
@@ -44,6 +43,7 @@ def train(
     overwrite: bool = False,
     command: str | None = None,
     console: Console | None = None,
+    log: str | Sequence[str] = (),
 ) -> dict[str, float]:
     """Train one agent, print a line per evaluation, keep checkpoints and records in ``out`` and go on from there.
 
@@ -62,6 +62,8 @@ def train(
         overwrite: delete what ``out`` holds.
         command: how to run this again, for the records.
         console: where to print.
+        log: ``"tensorboard"``, ``"wandb"`` (offline) or both: logs in ``out``, a point per evaluation
+            (``pip install 'reward-design[track]'``).
 
     Returns:
         Means over episodes played after training by the policy's mode: ``true_return``, ``success``, ``length``.
@@ -72,6 +74,7 @@ def train(
     """
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
+    logs = writers.writers(log, out)
     task = envs.task(task) if isinstance(task, str) else task
     (reward,) = designs.labelled(designs.with_auxiliary(reward, auxiliary)).values()
     learner, console = find_agent(designs.agent_of(reward, agent)), console or Console(soft_wrap=True)
@@ -90,7 +93,7 @@ def train(
     if isinstance(learner, sb3.SB3Agent):
         return single_sb3.train(
             learner, settings, task, built, identity, seed=seed, out=out, evaluations=evaluations,
-            overwrite=overwrite, command=command, lines=Lines(console),
+            overwrite=overwrite, command=command, lines=Lines(console), logs=logs,
         )  # fmt: skip
     run = _Run(learner, settings, task, built, seed, evaluations, console)
     if out is None:
@@ -99,11 +102,15 @@ def train(
         _conclude(run, label, rows, None)
         return means
     with Store(out, identity, overwrite=overwrite) as store:
+        if overwrite:
+            writers.clear(out)
         state = _resume(run, store, identity, overwrite)
         if state is None or int(state.num_updates[0]) < settings.num_updates:
             room.check(out, room.of_checkpoints(jax.eval_shape(run.fresh)), "checkpoints of this run")
             store.append({"kind": "session", "command": command or "train", **provenance()})
-        means = run.evaluate(run.go(state, _keeper(store, identity)))
+        with tracking.live(logs, identity, store.records, settings.steps_per_update) as followed:
+            means = run.evaluate(run.go(state, _keeper(store, identity, followed)))
+            followed.finish(means)
         _conclude(run, label, [r for r in store.records if r["kind"] == "evaluation"], out)
         return means
 
@@ -143,7 +150,7 @@ class _Run:
         def on_chunk(updates: int, metrics: Mapping[str, np.ndarray], state: Any) -> None:
             now = time.perf_counter()
             speed = metrics["episodes"].shape[1] * self.config.steps_per_update / (now - tick[0])
-            line = {k: v[0] for k, v in summary(metrics, self.config.steps_per_update, tail=1.0)["final"].items()}
+            line = units.line(metrics, self.config.steps_per_update)
             self.lines.row(updates * self.config.steps_per_update, line, speed)
             if (note := starved_note(metrics)) is not None and note not in self.notes:
                 self.notes.add(note)
@@ -220,13 +227,14 @@ def _resume(run: _Run, store: Store, identity: Mapping[str, Any], overwrite: boo
     return found[0]
 
 
-def _keeper(store: Store, identity: Mapping[str, Any]) -> Any:
+def _keeper(store: Store, identity: Mapping[str, Any], followed: tracking.Live) -> Any:
     """Append the line, then checkpoint: a kill in between costs one chunk, whose line is then not written twice."""
     known = {r["update"] for r in store.records if r["kind"] == "evaluation"}
 
     def keep(updates: int, line: Mapping[str, Any], state: Any) -> None:
         if updates not in known:
             store.append({"kind": "evaluation", "update": updates, **line})
+            followed.add(store.records[-1])
         checkpoint.save(_folder(store), state, step=updates, identity=identity)
 
     return keep

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 from reward_design.agents import sb3
 from reward_design.core import Reward
 from reward_design.envs.base import Task
+from reward_design.experiments import tracking, units, writers
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import Store
-from reward_design.experiments.units import summary
 
 MODEL, MOMENTS = "model.zip", "vecnormalize.pkl"
 """What ``--out`` holds: the algorithm for its ``load``, and ``VecNormalize`` where the agent learned with it."""
@@ -35,6 +35,7 @@ def train(
     overwrite: bool,
     command: str | None,
     lines: Lines,
+    logs: Sequence[writers.Writer] = (),
 ) -> dict[str, float]:
     """Train, print, keep; a finished run in ``out`` is evaluated again, an unfinished one starts anew.
 
@@ -50,6 +51,7 @@ def train(
         overwrite: delete what ``out`` holds.
         command: how to run this again, for the records.
         lines: where to print.
+        logs: of :func:`reward_design.experiments.writers.writers`, if there is a folder.
 
     Returns:
         Means over episodes played after training: ``true_return``, ``success``, ``length``.
@@ -59,14 +61,19 @@ def train(
         report = _Reports(config, evaluations, lines, keep)
         return sb3.train(learner, config, task, reward, seed, on_update=report).state
 
+    def judged(model: Any, moments: Any) -> dict[str, float]:
+        played = sb3.evaluate(learner, config, task, model, num_episodes=NUM_EPISODES, seed=seed, moments=moments)
+        means = {name: float(np.mean(values)) for name, values in played.items()}
+        lines.evaluated(means, NUM_EPISODES)
+        return means
+
     if out is None:
-        model, moments = go(lambda *_: None), None
-    else:
-        with Store(out, identity, overwrite=overwrite) as store:
-            model, moments = _kept(learner, config, store, go, lines, overwrite, command)
-    played = sb3.evaluate(learner, config, task, model, num_episodes=NUM_EPISODES, seed=seed, moments=moments)
-    means = {name: float(np.mean(values)) for name, values in played.items()}
-    lines.evaluated(means, NUM_EPISODES)
+        return judged(go(lambda *_: None), None)
+    with Store(out, identity, overwrite=overwrite) as store:
+        _begin(learner, store, overwrite, command)
+        with tracking.live(logs, identity, store.records, config.steps_per_update) as followed:
+            means = judged(*_kept(learner, config, store, go, lines, followed))
+            followed.finish(means)
     return means
 
 
@@ -85,7 +92,7 @@ class _Reports:
             return
         steps = self.config.steps_per_update
         stacked = {name: np.array([[row[name] for row in self.rows]]) for name in row}
-        line = {name: values[0] for name, values in summary(stacked, steps, tail=1.0)["final"].items()}
+        line = units.line(stacked, steps)
         now = time.perf_counter()
         self.lines.row(updates * steps, line, len(self.rows) * steps / (now - self.tick))
         self.keep(updates, line)
@@ -93,25 +100,32 @@ class _Reports:
         self.tick = time.perf_counter()
 
 
+def _begin(learner: sb3.SB3Agent, store: Store, overwrite: bool, command: str | None) -> None:
+    """Delete what is to be replaced, and note the session of a run that is not finished."""
+    if overwrite:
+        (store.folder / MODEL).unlink(missing_ok=True)
+        (store.folder / MOMENTS).unlink(missing_ok=True)
+        writers.clear(store.folder)
+    if not (store.folder / MODEL).is_file():
+        details = provenance()
+        details["versions"] |= learner.versions()
+        store.append({"kind": "session", "command": command or "train", **details})
+
+
 def _kept(
-    learner: sb3.SB3Agent, config: Any, store: Store, go: Any, lines: Lines, overwrite: bool, command: str | None
+    learner: sb3.SB3Agent, config: Any, store: Store, go: Any, lines: Lines, followed: tracking.Live
 ) -> tuple[Any, Any]:
     """The algorithm and its moments: those in the folder, or of a new run, which is then saved there."""
     model_file, moments_file = store.folder / MODEL, store.folder / MOMENTS
-    if overwrite:
-        model_file.unlink(missing_ok=True)
-        moments_file.unlink(missing_ok=True)
     if model_file.is_file():
         lines.console.print(f"finished before: {config.num_updates * config.steps_per_update:,} steps ({model_file})")
         return learner.algorithm.load(model_file, device="cpu"), _load_moments(moments_file)
     known = {record["update"] for record in store.records if record["kind"] == "evaluation"}
-    details = provenance()
-    details["versions"] |= learner.versions()
-    store.append({"kind": "session", "command": command or "train", **details})
 
     def keep(updates: int, line: Mapping[str, Any]) -> None:
         if updates not in known:
             store.append({"kind": "evaluation", "update": updates, **line})
+            followed.add(store.records[-1])
 
     model = go(keep)
     moments = model.get_vec_normalize_env()

@@ -7,7 +7,7 @@ set aside and computed again), and a second process that wants the same folder (
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Store:
     Args:
         folder: made if needed.
         identity: what makes this comparison another one: agent, settings, seeds, tasks, rewards. A folder with a
-            different identity is refused.
+            different identity is refused. A function gets the records that are there.
         overwrite: delete the records of another comparison instead.
         extend: accept a folder that lacks some of ``tasks`` and ``rewards``, and add to it.
 
@@ -54,7 +54,7 @@ class Store:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        identity: Mapping[str, Any],
+        identity: Mapping[str, Any] | Callable[[list[dict[str, Any]]], Mapping[str, Any]],
         *,
         overwrite: bool = False,
         extend: bool = False,
@@ -66,7 +66,8 @@ class Store:
                 os.ftruncate(self._file, 0)
                 (self.folder / REPORT).unlink(missing_ok=True)
             self.records = _recover(self._file, self.folder)
-            self.identity = self._settle(_plain(identity), extend)
+            wanted = identity(self.records) if callable(identity) else identity
+            self.identity = self._settle(_plain(wanted), extend)
         except BaseException:
             os.close(self._file)
             raise
@@ -97,6 +98,10 @@ class Store:
                 ) from error
             raise
         self.records.append(plain)
+
+    def extend(self, identity: Mapping[str, Any]) -> None:
+        """Go on with an identity that has more tasks, designs or settings of new ones; others are refused."""
+        self.identity = self._settle(_plain(identity), True)
 
     def _settle(self, identity: dict[str, Any], extend: bool) -> dict[str, Any]:
         known = [r for r in self.records if r["kind"] == "comparison"]

@@ -207,6 +207,13 @@ def summary(metrics: Mapping[str, Any], steps_per_update: int, *, tail: float = 
     }
 
 
+def line(metrics: Mapping[str, Any], steps_per_update: int) -> dict[str, Any]:
+    """One line for metrics ``[1, U]`` of a single run: values over all of them, means of the others in ``losses``."""
+    found = summary(metrics, steps_per_update, tail=1.0)
+    values = {name: value[0] for name, value in found["final"].items()}
+    return {**values, "losses": {name: np.mean(np.asarray(metrics[name], float)) for name in found["losses"]}}
+
+
 def _known_mean(values: Any) -> np.ndarray:
     """Mean over updates ``[N]``, without those before the first episode ended; NaN if none ever did."""
     values = np.asarray(values, float)

@@ -1,6 +1,7 @@
 """Run a suite: one comparison per block and length of runs, resumable at any point."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from reward_design.experiments import room
@@ -21,6 +22,7 @@ def compare_suite(
     executor: Executor | None = None,
     progress: bool = True,
     command: str | None = None,
+    log: str | Sequence[str] = (),
 ) -> Verdict:
     """Train everything that a suite declares, and judge the designs over all of it.
 
@@ -33,6 +35,7 @@ def compare_suite(
         executor: where units are trained; by default here.
         progress: show progress bars.
         command: how to run this again, for the reports.
+        log: as for :func:`reward_design.experiments.compare`, in the folder of each task.
 
     Returns:
         The verdict; its ``report`` is where the page lies.
@@ -43,7 +46,7 @@ def compare_suite(
     needed = sum(room.of_units(len(b.tasks) * len(b.rewards), b.seeds, NUM_POINTS) for b in suite.blocks)
     room.check(out, needed - room.taken(out), f"{suite.num_runs} runs of {suite.name}")
     found = {
-        f"{block.name}/{task}": _run(block, task, Path(out), executor, progress, command)
+        f"{block.name}/{task}": _run(block, task, Path(out), executor, progress, command, log)
         for block in suite.blocks
         for task in block.tasks
     }
@@ -67,8 +70,17 @@ def load_verdict(suite: Suite, out: str | os.PathLike[str]) -> Verdict:
     return verdict({name: Results.load(Path(out) / folder(name)) for name in begun}, suite)
 
 
-def _run(block: Block, task: str, out: Path, executor: Executor | None, progress: bool, command: str | None) -> Results:
+def _run(
+    block: Block,
+    task: str,
+    out: Path,
+    executor: Executor | None,
+    progress: bool,
+    command: str | None,
+    log: str | Sequence[str],
+) -> Results:
     return compare(
         task, block.designs(task), agent=block.agent, seeds=block.seeds, total_timesteps=block.total_timesteps(task),
         out=out / folder(f"{block.name}/{task}"), executor=executor, progress=progress, command=command,
+        log=log,
     )  # fmt: skip
