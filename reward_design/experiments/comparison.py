@@ -10,6 +10,7 @@ from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.core import Reward
 from reward_design.experiments import designs, executors, maps
+from reward_design.experiments.live import Live
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.results import Results
@@ -98,9 +99,10 @@ def compare(
         if todo:
             store.append({"kind": "session", "command": command, **provenance()})
         _exact(store, plans)
-        with Progress(todo, len(seeds), enabled=progress) as bar:
+        with Live(out) as live, Progress(todo, seeds, enabled=progress, live=live) as bar:
             for record in (executor or executors.Here()).run(todo, seeds, bar):
                 store.append(record)
+                live.end((record["task"], record["reward"]))
         results = Results(store.records)
     if not report:
         return results
