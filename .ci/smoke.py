@@ -21,7 +21,7 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow", "optuna"]
+OPTIONAL += ["tornado", "openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow", "optuna"]
 
 
 def check_alone() -> None:

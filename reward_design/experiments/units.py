@@ -156,9 +156,7 @@ def failed(record: Mapping[str, Any], reason: str, trace: str = "") -> dict[str,
     return {**record, "status": "failed", "reason": reason, "trace": trace}
 
 
-def _train(
-    plan: Plan, seeds: Sequence[int], on_progress: OnProgress
-) -> tuple[base.TrainResult, dict[str, Any]]:
+def _train(plan: Plan, seeds: Sequence[int], on_progress: OnProgress) -> tuple[base.TrainResult, dict[str, Any]]:
     start, ticks, per_update = time.perf_counter(), [0.0], plan.config.steps_per_update
 
     def on_chunk(updates: float | int, metrics: Any, _: Any) -> None:

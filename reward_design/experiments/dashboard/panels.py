@@ -96,7 +96,7 @@ def _comparison(experiment: Experiment) -> Iterator[Panel]:
     names, colours = plots.shown(known.rewards), plots.colours(known.rewards)
     content = _template(
         "board_units.html.j2", tasks=known.tasks, rewards=known.rewards, units=found, names=names, colours=colours,
-        line=str(states.state(experiment)), note=states.state(experiment).note,
+        note=states.state(experiment).note,
         failed={name: unit for name, unit in found.items() if unit.status == "failed"},
     )  # fmt: skip
     yield _ready("state", "How far it is", "true return at the end, interquartile mean over seeds", content)
@@ -166,7 +166,7 @@ def _curves(experiment: Experiment, known: Results) -> Iterator[Panel]:
 def _below(tree: Tree, path: str) -> Iterator[Panel]:
     """Experiments, clips, pictures and pages under a folder."""
     inside = tree.below(path)
-    pages = [f for f in tree.files_below(path, reading.PAGES)]
+    pages = tree.files_below(path, reading.PAGES)
     if inside or (pages and path in tree.experiments) or not path:
         rows = [{"path": e.path, "what": _what(e), "state": _state(e), "age": states.age(e)} for e in inside]
         content = _template("board_contents.html.j2", rows=rows, pages=pages, link=_link, empty=not (rows or pages))
@@ -189,13 +189,15 @@ def _drawn_curves(known: Results, task: str, metric: str) -> str:
 def _drawn_terms(known: Results, task: str, rewards: list[str], _: str) -> str:
     names = plots.shown(known.rewards)
     drawn = [(r, pictures.terms(known, task, r)) for r in rewards if pictures.term_names(known.done[task, r])]
-    figures = [Markup("<figure><figcaption><b>{}</b></figcaption>{}</figure>").format(names[r], svg) for r, svg in drawn]
+    figures = [
+        Markup("<figure><figcaption><b>{}</b></figcaption>{}</figure>").format(names[r], svg) for r, svg in drawn
+    ]
     return Markup('<div class="trio">{}</div>').format(Markup("").join(figures))
 
 
 def _exact(exact: Mapping[str, Any], task: str, _: str) -> str:
     numbers = _template("board_matrix.html.j2", names=plots.shown(exact["names"]), matrix=exact["matrix"], regret={})
-    return _figure(report.heatmap(exact, task)) + numbers
+    return _figure(report.heatmap(exact, task), "plain") + numbers
 
 
 def _measured(found: Mapping[str, Any], _: str) -> str:
@@ -203,11 +205,11 @@ def _measured(found: Mapping[str, Any], _: str) -> str:
         "board_matrix.html.j2", names=plots.shown(found["names"]), matrix=found["matrix"], regret=found["regret"],
         notes=found.get("notes", ()),
     )  # fmt: skip
-    return _figure(pictures.heatmap(found)) + numbers
+    return _figure(pictures.heatmap(found), "plain") + numbers
 
 
-def _figure(svg: Markup) -> str:
-    return Markup("<figure>{}</figure>").format(svg)
+def _figure(svg: Markup, style: str = "") -> str:
+    return Markup('<figure class="{}">{}</figure>').format(style, svg)
 
 
 def _what(experiment: Experiment) -> str:
@@ -249,7 +251,9 @@ def _ready(name: str, heading: str, note: str, content: str) -> Panel:
 
 
 def _sentence(error: Exception) -> str:
-    text = f"This part cannot be shown: its records are not as this version writes them ({type(error).__name__}: {error})."
+    text = (
+        f"This part cannot be shown: its records are not as this version writes them ({type(error).__name__}: {error})."
+    )
     return Markup('<p class="trouble">{}</p>').format(text)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from reward_design.experiments import plots
 
@@ -85,6 +85,7 @@ def success_curves(listed: Sequence[Mapping[str, Any]], ax: Axes) -> Axes:
         ax.plot(statistics["steps"], curve, color=colour, linewidth=width, zorder=3 if mine else 2)
     ax.set_ylim(-0.03, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plots.short(x)))
     ax.set_xlabel("environment steps per run")
     ax.grid(axis="y", color=plots.RULE, linewidth=0.6)
     ax.set_axisbelow(True)
@@ -95,4 +96,3 @@ def _named(found: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
     number = name.partition(".")[0]
     new = {"id": name, "round": int(number) if number.isdigit() else 0, "origin": "", "parents": [], "source": ""}
     return found.setdefault(name, new)
-

@@ -165,7 +165,7 @@ def _check_address(address: str) -> None:
         inside = False
     if not inside:
         raise ValueError(
-            f"expected a loopback address such as 127.0.0.1, got {address!r}: the board shows files to whoever can reach "
+            f"expected a loopback address such as 127.0.0.1, got {address!r}: the board shows files to whoever reaches "
             "it; from another machine use a tunnel, ssh -L 8000:127.0.0.1:PORT."
         )
 
@@ -180,4 +180,3 @@ def _sockets(port: int, address: str) -> list[Any]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(f"port {port} of {address} cannot be used ({reason}); give another --port, or 0.") from error
-

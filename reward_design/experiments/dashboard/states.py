@@ -177,4 +177,3 @@ def age(experiment: Experiment) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {name} ago"
     return "just now"
-
