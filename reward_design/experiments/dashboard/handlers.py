@@ -50,7 +50,6 @@ class _Guard:
     def prepare(self: Any) -> None:
         """Called before the method of a request."""
         if self.request.method != "GET":
-            self.set_header("Allow", "GET")
             raise web.HTTPError(405)
         origin = self.request.headers.get("Origin")
         hosts = self.board.hosts
@@ -71,6 +70,8 @@ class _Guard:
 
     def write_error(self: Any, status_code: int, **_: Any) -> None:
         """A short sentence, without anything of the request in it."""
+        if status_code == 405:
+            self.set_header("Allow", "GET")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status_code}: {self._reason}\n")
 

@@ -16,7 +16,6 @@ from reward_design.experiments import plots, report
 from reward_design.experiments.dashboard import pictures, reading, searches, states
 from reward_design.experiments.dashboard.reading import Experiment, Tree
 from reward_design.experiments.results import Results
-from reward_design.experiments.store import REPORT
 
 MAX_FILES = 60
 """Clips, and pictures, of one page."""
@@ -100,14 +99,16 @@ def _comparison(experiment: Experiment) -> Iterator[Panel]:
         failed={name: unit for name, unit in found.items() if unit.status == "failed"},
     )  # fmt: skip
     yield _ready("state", "How far it is", "true return at the end, interquartile mean over seeds", content)
-    yield from _curves(experiment, known)
-    for task, exact in known.exact.items():
+    for task in known.tasks:
+        yield from _curves(experiment, known, task)
+        exact = known.exact.get(task, {})
         if len(exact.get("names", ())) > 1:
-            note = "STARC: 0 the same task, 2 the opposite one; exact, from the task's dynamics"
-            yield Panel(
-                f"distances/{task}", f"Distances on {task}", note, _hash(exact["names"], exact["matrix"]),
-                partial(_exact, exact, task),
-            )  # fmt: skip
+            note, drawn = (
+                "STARC: 0 the same task, 2 the opposite one; exact, from the task's dynamics",
+                partial(_exact, exact),
+            )
+            version = _hash(exact["names"], exact["matrix"])
+            yield Panel(f"distances/{task}", f"Distances on {task}", note, version, drawn)
 
 
 def _run(experiment: Experiment) -> Iterator[Panel]:
@@ -116,7 +117,8 @@ def _run(experiment: Experiment) -> Iterator[Panel]:
     content = _template("board_run.html.j2", state=found, last=lines[-1] if lines else {}, identity=experiment.identity)
     yield _ready("state", "How far it is", "", content)
     if lines:
-        yield from _curves(experiment, pictures.results(experiment))
+        known = pictures.results(experiment)
+        yield from _curves(experiment, known, known.tasks[0])
 
 
 def _search(experiment: Experiment) -> Iterator[Panel]:
@@ -148,19 +150,17 @@ def _distances(experiment: Experiment) -> Iterator[Panel]:
     )  # fmt: skip
 
 
-def _curves(experiment: Experiment, known: Results) -> Iterator[Panel]:
-    done = known.done
-    for task in known.tasks:
-        mine = {reward: unit for (where, reward), unit in done.items() if where == task and unit.record["curves"]}
-        if not mine:
-            continue
-        version = _hash({r: [u.record["steps"][-1], u.record["seeds"], u.record.get("time")] for r, u in mine.items()})
-        note = "interquartile mean over seeds, band: 95 % interval" if experiment.kind == "comparison" else ""
-        yield Panel(f"curves/{task}", f"Learning on {task}", note, version, partial(_drawn_curves, known, task))
-        if any(pictures.term_names(unit) for unit in mine.values()):
-            note = "what each term of the reward paid per episode, while learning"
-            drawn = partial(_drawn_terms, known, task, list(mine))
-            yield Panel(f"terms/{task}", f"Terms of the rewards on {task}", note, version, drawn)
+def _curves(experiment: Experiment, known: Results, task: str) -> Iterator[Panel]:
+    mine = {reward: unit for (where, reward), unit in known.done.items() if where == task and unit.record["curves"]}
+    if not mine:
+        return
+    version = _hash({r: [u.record["steps"][-1], u.record["seeds"], u.record.get("time")] for r, u in mine.items()})
+    note = "interquartile mean over seeds, band: 95 % interval" if experiment.kind == "comparison" else ""
+    yield Panel(f"curves/{task}", f"Learning on {task}", note, version, partial(_drawn_curves, known, task))
+    if any(pictures.term_names(unit) for unit in mine.values()):
+        note = "what each term of the reward paid per episode, while learning"
+        drawn = partial(_drawn_terms, known, task, list(mine))
+        yield Panel(f"terms/{task}", f"Terms of the rewards on {task}", note, version, drawn)
 
 
 def _below(tree: Tree, path: str) -> Iterator[Panel]:
@@ -195,9 +195,9 @@ def _drawn_terms(known: Results, task: str, rewards: list[str], _: str) -> str:
     return Markup('<div class="trio">{}</div>').format(Markup("").join(figures))
 
 
-def _exact(exact: Mapping[str, Any], task: str, _: str) -> str:
+def _exact(exact: Mapping[str, Any], _: str) -> str:
     numbers = _template("board_matrix.html.j2", names=plots.shown(exact["names"]), matrix=exact["matrix"], regret={})
-    return _figure(report.heatmap(exact, task), "plain") + numbers
+    return _figure(report.heatmap(exact, exact["task"]), "plain") + numbers
 
 
 def _measured(found: Mapping[str, Any], _: str) -> str:
@@ -265,8 +265,8 @@ def _hash(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _template(name: str, **values: Any) -> str:
-    return environment().get_template(name).render(report=REPORT, **values)
+def _template(name: str, **values: Any) -> Markup:
+    return Markup(environment().get_template(name).render(**values))
 
 
 @lru_cache(maxsize=1)

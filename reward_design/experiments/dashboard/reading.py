@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from reward_design.experiments import live, store
 
-DISTANCES = "distances.json"
+DISTANCES, PICTURE = "distances.json", "distances.svg"
 SKIPPED = frozenset({"checkpoints", "training", "answers", "rewards", "episodes", "node_modules", "__pycache__"})
 """Folders that hold nothing to look at."""
 CLIPS, PICTURES, PAGES = frozenset({".mp4", ".webm", ".gif"}), frozenset({".png", ".jpg", ".svg"}), frozenset({".html"})
@@ -192,7 +192,8 @@ class Reader:
             if store.FILE in names or DISTANCES in names:
                 experiments[path] = self._experiment(path, names)
             for name in names:
-                if Path(name).suffix.lower() in CLIPS | PICTURES | PAGES:
+                drawn_here = name == PICTURE and DISTANCES in names
+                if Path(name).suffix.lower() in CLIPS | PICTURES | PAGES and not drawn_here:
                     files.append(_file(self.root, f"{path}/{name}" if path else name))
         return Tree(experiments, tuple(f for f in files if f is not None), tuple(troubles))
 

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import os
 import secrets
+import socket
 import threading
 import webbrowser
 from collections import OrderedDict
@@ -55,8 +56,8 @@ class Board:
         _check_address(address)
         require("tornado", "board", "boards")
         self.reader, self.word, self._open = Reader(folder), secrets.token_urlsafe(12), open_browser
-        self._sockets = _sockets(port, address)
-        self.port = self._sockets[0].getsockname()[1]
+        self._socket = _socket(port, address)
+        self.port = self._socket.getsockname()[1]
         self.host = f"[{address}]" if ":" in address else address
         self.base = f"/{self.word}/"
         self.url = f"http://{self.host}:{self.port}{self.base}"
@@ -127,7 +128,7 @@ class Board:
 
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = HTTPServer(application(self), max_body_size=1000, max_header_size=16_384)
-        server.add_sockets(self._sockets)
+        server.add_sockets([self._socket])
         self._started.set()
         await self._stop.wait()
         server.stop()
@@ -170,13 +171,14 @@ def _check_address(address: str) -> None:
         )
 
 
-def _sockets(port: int, address: str) -> list[Any]:
-    from tornado.netutil import bind_sockets
-
+def _socket(port: int, address: str) -> socket.socket:
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be in [0, 65535], got {port}; 0 takes any that is free.")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return bind_sockets(port, address)
+        made = socket.create_server((address, port), family=family, backlog=128)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(f"port {port} of {address} cannot be used ({reason}); give another --port, or 0.") from error
+    made.setblocking(False)
+    return made
