@@ -33,6 +33,7 @@ LOCKED_EXTRAS = (
     "video",
     "llm",
     "local-llm",
+    "board",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
 LAYERS = (
