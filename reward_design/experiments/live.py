@@ -79,11 +79,8 @@ class Live:
         if unit is None:
             return
         unit["steps"] = steps
-        for metric, values in (seen.values if seen is not None else {}).items():
-            rows = unit["curves"].setdefault(metric, [[None] * NUM_POINTS for _ in unit["seeds"]])
-            for run, value in zip(seen.runs, values) if seen is not None else ():
-                place = min(NUM_POINTS, max(1, math.ceil(seen.steps * NUM_POINTS / unit["total"]))) - 1
-                rows[run][place] = float(f"{value:.6g}") if math.isfinite(value) else None
+        if seen is not None:
+            _take(unit, seen)
         if flush or time.monotonic() - self.written >= PERIOD:
             self._write()
 
@@ -102,6 +99,14 @@ class Live:
         except OSError:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+def _take(unit: Any, seen: Seen) -> None:
+    place = min(NUM_POINTS, max(1, math.ceil(seen.steps * NUM_POINTS / unit["total"]))) - 1
+    for metric, values in seen.values.items():
+        rows = unit["curves"].setdefault(metric, [[None] * NUM_POINTS for _ in unit["seeds"]])
+        for run, value in zip(seen.runs, values):
+            rows[run][place] = float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def is_shown(metric: str) -> bool:

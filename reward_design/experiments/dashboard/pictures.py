@@ -52,11 +52,9 @@ def term_names(unit: Unit) -> list[str]:
 
 def heatmap(distances: Mapping[str, Any]) -> Markup:
     """The matrix of ``distances.json`` beside its dendrogram."""
-    matrices = {name: np.asarray(distances[name], float) for name in ("matrix", "low", "high")}
-    known = {k: distances[k] for k in ("task", "settings", "regret", "worst_regret")}
-    made = distance_table.Distances(
-        names=tuple(distances["names"]), notes=tuple(distances.get("notes", ())), **known, **matrices
-    )
+    values: dict[str, Any] = {name: np.asarray(distances[name], float) for name in ("matrix", "low", "high")}
+    values |= {name: distances[name] for name in ("task", "settings", "regret", "worst_regret")}
+    made = distance_table.Distances(names=tuple(distances["names"]), notes=tuple(distances.get("notes", ())), **values)
     side = 2.0 + 0.6 * len(made.names)
     label = f"STARC distances on {made.task}"
     return report.svg(lambda axes: distance_table.heatmap(made, axes), side + 3.0, side, label, columns=2)
@@ -112,7 +110,7 @@ def _single(experiment: Experiment) -> Results:
 def _curves(found: Results, task: str, metric: str, ax: Axes) -> Axes:
     known = {name: unit for name, unit in found.done.items() if metric in unit.record["curves"] and name[0] == task}
     asked = [r for r in found.records if r["kind"] != "unit"]
-    return plots.learning_curves(Results([*asked, *(u.record for u in known.values())]), task, ax, metric=metric)
+    return plots.learning_curves(Results([*asked, *(dict(u.record) for u in known.values())]), task, ax, metric=metric)
 
 
 def _terms(unit: Unit, names: list[str], ax: Axes) -> Axes:

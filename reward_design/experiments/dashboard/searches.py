@@ -53,9 +53,9 @@ def score(candidate: Mapping[str, Any], name: str = "success") -> float | None:
 
     None without training, and for other numbers than ``success`` also where no episode of a seed ended.
     """
-    values = (candidate.get("statistics") or {}).get(name, [])
-    values = [0.0 if v is None and name == "success" else v for v in values]
-    return float(np.mean(values)) if values and None not in values else None
+    missing = 0.0 if name == "success" else np.nan
+    values = [missing if v is None else float(v) for v in (candidate.get("statistics") or {}).get(name, [])]
+    return float(np.mean(values)) if values and np.isfinite(values).all() else None
 
 
 def best(listed: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
