@@ -92,7 +92,10 @@ for name, found in judged.results.items():
         for reward, distance in zip(exact["names"][1:], exact["matrix"][0][1:]) if not exact.get("reason") else ():
             right.plot(distance, exact["regret"][reward], "o", color=colours[reward], alpha=0.8)
             if exact["regret"][reward] > 0.05:
-                right.annotate(name.split("/", 1)[1], (distance, exact["regret"][reward]), fontsize=8)
+                where = (distance, exact["regret"][reward])
+                label = {"fontsize": 8, "ha": "right", "xytext": (-4, -12), "textcoords": "offset points"}
+                right.annotate(name.split("/", 1)[1], where, **label)
+right.margins(0.15)
 right.set(xlabel="STARC distance to the true reward", ylabel="regret of its optimal policy", title="before training")
 plt.show()
 
