@@ -408,6 +408,7 @@ def test_a_narrow_window_and_the_keyboard(seen):
     assert seen.browser.find_elements("css selector", unnamed) == []
 
 
+@pytest.mark.slow
 def test_the_page_follows_a_running_comparison_without_a_reload(browser, tmp_path):
     """A real comparison in another process; the page is opened before it begins, and left alone."""
     out = tmp_path / "followed"
