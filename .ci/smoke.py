@@ -21,7 +21,8 @@ OPTIONAL = [
     "minigrid",
     "imageio",
 ]
-OPTIONAL += ["openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow", "optuna", "tensorboard", "wandb"]
+OPTIONAL += ["tornado", "openai", "xllamacpp", "jsonschema", "flatbuffers", "ray", "pyarrow"]
+OPTIONAL += ["optuna", "tensorboard", "wandb"]
 
 
 def check_alone() -> None:

@@ -96,7 +96,7 @@ def train_host_seeds(
     reward: Reward,
     keys: Any,
     *,
-    on_update: Callable[[float], None] | None = None,
+    on_update: Callable[[float, int, Mapping[str, Any]], None] | None = None,
 ) -> base.TrainResult:
     """Train one run per key on a task of the host, one after another.
 
@@ -106,7 +106,7 @@ def train_host_seeds(
         task: a task of a :class:`~reward_design.envs.host.HostEnv`.
         reward: the reward to train on.
         keys: ``[num_seeds]`` random keys.
-        on_update: called with the updates done, as a mean over all seeds.
+        on_update: called with the updates done, as a mean over all seeds, the index of the run and its last metrics.
 
     Returns:
         A :class:`~reward_design.agents.base.TrainResult` with leading axis ``num_seeds``.
@@ -115,9 +115,9 @@ def train_host_seeds(
     for i in range(len(keys)):
         envs = task.vector(config.num_envs)
 
-        def tick(updates: int, *_: Any, seed: int = i) -> None:
+        def tick(updates: int, metrics: Mapping[str, Any], _: Any, seed: int = i) -> None:
             if on_update is not None:
-                on_update((seed * config.num_updates + updates) / len(keys))
+                on_update((seed * config.num_updates + updates) / len(keys), seed, metrics)
 
         try:
             results.append(train_host(agent, config, envs, reward, keys[i], on_update=tick))

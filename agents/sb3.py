@@ -206,13 +206,13 @@ def train_seeds(
     reward: Reward,
     seeds: Sequence[int],
     *,
-    on_update: Callable[[float], None] | None = None,
+    on_update: Callable[[float, int, Mapping[str, float]], None] | None = None,
 ) -> base.TrainResult:
     """:func:`train` for each seed, one after another: metrics ``[num_seeds, num_updates]``, the algorithms as state."""
 
-    def tick(updates: int, _: Any, number: int) -> None:
+    def tick(updates: int, row: Mapping[str, float], number: int) -> None:
         if on_update is not None:
-            on_update((number * config.num_updates + updates) / len(seeds))
+            on_update((number * config.num_updates + updates) / len(seeds), number, row)
 
     runs = [
         train(agent, config, task, reward, seed, on_update=functools.partial(tick, number=number))

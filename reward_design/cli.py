@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg, subcommand
 
 from reward_design.cli_design import Design
-from reward_design.experiments.commands import Export, Merge, Migrate, Report
+from reward_design.experiments.commands import Board, Export, Merge, Migrate, Report
 from reward_design.experiments.distance_commands import Audit, Distance
 from reward_design.experiments.search_commands import Search
 from reward_design.llm.commands import Llm
@@ -240,7 +240,7 @@ class List:
 COMMANDS: dict[str, type] = {
     "compare": Compare, "train": Train, "play": Play, "distance": Distance, "audit": Audit, "list": List,
     "report": Report, "merge": Merge, "export": Export, "migrate": Migrate, "llm": Llm, "design": Design,
-    "search": Search,
+    "search": Search, "board": Board,
 }  # fmt: skip
 _Overview = (
     Annotated[Compare, subcommand("compare", description="train with several reward designs on tasks, write a report")]
@@ -255,6 +255,7 @@ _Overview = (
     | Annotated[Export, subcommand("export", description="write results as CSV or Parquet")]
     | Annotated[Migrate, subcommand("migrate", description="bring records of an older version into today's format")]
     | Annotated[Design, subcommand("design", description="let a language model design a reward, and compare it")]
+    | Annotated[Board, subcommand("board", description="show a folder of results in the browser while it is written")]
     | Annotated[Llm, subcommand("llm", description="ask a language model, or serve the embedded one")]
 )
 

@@ -18,6 +18,8 @@ if FAST_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ("tests.browsers",)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("few", max_examples=20, deadline=None, derandomize=True)

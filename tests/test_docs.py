@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md"))]
 NEEDS = {
+    "docs/board.md": ("tornado",),
     "docs/llm_rewards.md": ("flatbuffers",),
     "docs/annotators.md": ("nle", "jsonschema"),
     "docs/llm_designers.md": ("flatbuffers", "jsonschema"),

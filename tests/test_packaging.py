@@ -35,6 +35,7 @@ LOCKED_EXTRAS = (
     "local-llm",
     "track",
     "tune",
+    "board",
 )
 OPTIONAL = runpy.run_path(str(ROOT / ".ci" / "smoke.py"))["OPTIONAL"]
 LAYERS = (

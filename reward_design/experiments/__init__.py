@@ -3,6 +3,7 @@
 ``compare`` trains and judges; ``Results`` reads what it left; ``DESIGNS`` names the designs that every task knows.
 ``Processes`` and ``RayCluster`` train on many cores or machines, ``merge`` puts their folders together, ``frame`` and
 ``export`` give the results to other tools. ``search`` looks for settings.
+``board`` shows a folder of results in the browser while it is being written.
 ``load_run`` reads what ``train`` left; ``evaluate`` and ``play`` show what a policy does.
 """
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reward_design.experiments.comparison import compare
+    from reward_design.experiments.dashboard import Board, board
     from reward_design.experiments.data import export, frame, merge, rows
     from reward_design.experiments.designs import DESIGNS, Design, resolve
     from reward_design.experiments.evaluation import Evaluation, evaluate
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DESIGNS",
+    "Board",
     "Design",
     "Evaluation",
     "Here",
@@ -32,6 +35,7 @@ __all__ = [
     "Results",
     "Run",
     "Search",
+    "board",
     "compare",
     "evaluate",
     "export",
@@ -46,6 +50,7 @@ __all__ = [
 
 _HOMES = {
     "DESIGNS": "designs",
+    "Board": "dashboard",
     "Design": "designs",
     "Evaluation": "evaluation",
     "Here": "executors",
@@ -55,6 +60,7 @@ _HOMES = {
     "Results": "results",
     "Run": "runs",
     "Search": "searching",
+    "board": "dashboard",
     "compare": "comparison",
     "evaluate": "evaluation",
     "export": "data",

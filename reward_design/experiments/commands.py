@@ -1,4 +1,4 @@
-"""Commands of ``reward-design`` on records: report, several folders in one, numbers for other tools, older formats."""
+"""Commands of ``reward-design`` on results: report, merge, export, older formats, the board."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -114,4 +114,35 @@ class Migrate:
             print(f"migrated {path}")
         if not changed:
             print(f"all records in {self.out} have the format of this version")
+        return 0
+
+
+@dataclass(frozen=True)
+class Board:
+    """Show a folder of results in the browser: curves that follow what runs, terms, candidates, distances, clips.
+
+    The page is for this machine alone, and for looking alone: nothing in the folder is changed. Ctrl-C ends it.
+
+    For example:
+
+      reward-design board results
+    """
+
+    folder: Positional[str] = "results"
+    """What any command wrote with --out, or a folder above."""
+    port: int = 0
+    """Of the page; 0 takes any that is free."""
+    no_browser: bool = False
+    """Print the address, and open no browser."""
+
+    def run(self, command: str) -> int:
+        """Serve until Ctrl-C."""
+        import contextlib
+
+        from reward_design.experiments import board
+
+        page = board(self.folder, self.port, open_browser=not self.no_browser)
+        print(f"{self.folder}: {page.url}  (Ctrl-C ends it)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(page):
+            page.wait()
         return 0

@@ -10,6 +10,7 @@ from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.core import Reward
 from reward_design.experiments import designs, executors, maps, room, tracking, writers
+from reward_design.experiments.live import Live
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.results import Results
@@ -107,10 +108,11 @@ def compare(
             store.append({"kind": "session", "command": command, **provenance()})
         _exact(store, plans)
         tracking.log(Results(store.records), logs)
-        with Progress(todo, len(seeds), enabled=progress) as bar:
+        with Live(out) as live, Progress(todo, seeds, enabled=progress, live=live) as bar:
             for record in (executor or executors.Here()).run(todo, seeds, bar):
                 store.append(record)
                 tracking.log_unit(store.records[-1], logs)
+                live.end((record["task"], record["reward"]))
         results = Results(store.records)
     if not report:
         return results

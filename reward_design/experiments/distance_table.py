@@ -216,7 +216,7 @@ def heatmap(found: Distances, axes: Sequence[Axes]) -> Sequence[Axes]:
     order, tree = order_and_tree(found.matrix)
     names = [found.names[i] for i in order]
     plots.distance_heatmap({"names": names, "matrix": found.matrix[np.ix_(order, order)]}, main)
-    if tree is not None:
+    if tree is not None and found.matrix.max() > 0:  # equal rewards have no branches to draw
         hierarchy.dendrogram(
             tree, ax=beside, orientation="left", no_labels=True, color_threshold=0,
             above_threshold_color=plots.MUTED,

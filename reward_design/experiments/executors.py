@@ -44,7 +44,7 @@ class Here:
         """See :class:`Executor`."""
         for plan in plans:
             bar.begin(plan)
-            record = units.run(plan, seeds, lambda steps, plan=plan: bar.advance(plan, steps))
+            record = units.run(plan, seeds, lambda *done, plan=plan: bar.advance(plan, *done))
             bar.end(plan, failed=record.get("reason", ""))
             yield record
 
@@ -80,7 +80,7 @@ class Processes:
             while busy:
                 member, kind, value = events.get()
                 if kind == "progress":
-                    bar.advance(member.plan, value)
+                    bar.advance(member.plan, *value)
                     continue
                 busy.discard(member)
                 lost = kind == "lost"

@@ -8,19 +8,31 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from reward_design.experiments.live import Live, Seen
+
 
 class Progress:
     """Bar over all environment steps of the units to do; on a pipe, one line per finished unit instead.
 
     Args:
         plans: units with ``config.total_timesteps`` and ``name``.
-        num_seeds: runs per unit.
+        seeds: of the runs of each unit.
         enabled: False shows nothing.
         console: where to; standard error by default.
+        live: is told as well, whatever is shown.
     """
 
-    def __init__(self, plans: Sequence[Any], num_seeds: int, *, enabled: bool = True, console: Console | None = None):
-        self.num_seeds, self.num_runs, self.runs_done = num_seeds, len(plans) * num_seeds, 0
+    def __init__(
+        self,
+        plans: Sequence[Any],
+        seeds: Sequence[int],
+        *,
+        enabled: bool = True,
+        console: Console | None = None,
+        live: Live | None = None,
+    ) -> None:
+        self.seeds, self.num_seeds, self.live = seeds, len(seeds), live
+        self.num_runs, self.runs_done = len(plans) * len(seeds), 0
         self.console = console or Console(stderr=True)
         self.enabled = enabled and bool(plans)
         columns: list[ProgressColumn] = [
@@ -33,7 +45,7 @@ class Progress:
             TimeRemainingColumn(compact=True),
         ]
         self.bar = Bar(*columns, console=self.console, disable=not (self.enabled and self.console.is_terminal))
-        total = sum(_steps(plan) * num_seeds for plan in plans)
+        total = sum(_steps(plan) * self.num_seeds for plan in plans)
         self.row = self.bar.add_task("", total=total, runs=self._runs(), speed="")
         self.steps: dict[Any, int] = {}
         self.started: dict[Any, float] = {}
@@ -50,10 +62,14 @@ class Progress:
         """A unit starts (compiling comes first), perhaps beside others, perhaps again."""
         self.steps[plan.name], self.started[plan.name] = 0, time.perf_counter()
         self.tick = self.started[plan.name]
+        if self.live is not None:
+            self.live.begin(plan.name, self.seeds, total=_steps(plan))
         self.bar.update(self.row, description=" · ".join(plan.name), speed="compiling")
 
-    def advance(self, plan: Any, steps: int) -> None:
-        """Each run of the unit has done ``steps`` environment steps."""
+    def advance(self, plan: Any, steps: int, seen: Seen | None = None) -> None:
+        """Each run of the unit has done ``steps`` environment steps, and some were ``seen``."""
+        if self.live is not None:
+            self.live.advance(plan.name, steps, seen)
         self.steps[plan.name] = steps * self.num_seeds
         now, done = time.perf_counter(), sum(self.steps.values())
         speed = (done - self.done) / max(now - self.tick, 1e-9)

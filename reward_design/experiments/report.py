@@ -115,6 +115,14 @@ def svg(draw: Callable[[Any], Any], width: float, height: float, label: str, *, 
     return Markup(text.replace("<svg ", head, 1))
 
 
+def heatmap(exact: Mapping[str, Any], task: str) -> Markup:
+    """The matrix of distances in an exact record, in a size that fits its names."""
+    longest = max(map(len, plots.shown(exact["names"]).values()))
+    size = 0.3 + 0.52 * len(exact["names"])
+    width, height = size + 0.09 * longest, size + 0.055 * longest
+    return svg(lambda ax: plots.distance_heatmap(exact, ax), width, height, f"STARC distances on {task}")
+
+
 def number(value: float | Estimate | None, digits: int = 2) -> str:
     """``0.97``, with a proper minus; a dash for nothing."""
     if value is None:
@@ -230,7 +238,7 @@ def _task(results: Results, task: str, rows: Sequence[Row]) -> dict[str, Any]:
         "curves": _curves(results, task) if done else "",
         "alignments": _alignments(results, task),
         "exact": exact,
-        "heatmap": _heatmap(exact, task) if has_matrix else "",
+        "heatmap": heatmap(exact, task) if has_matrix else "",
         "scatters": _scatters(results, task) if has_matrix else [],
         "maps": _maps(exact, task),
     }
@@ -257,13 +265,6 @@ def _alignments(results: Results, task: str) -> list[dict[str, Any]]:
 def _alignment(steps: Any, curves: Mapping[str, Any], axes: Any) -> None:
     alignment.weights(steps, curves, axes[0]).set_title("weights", fontsize=9)
     alignment.discount(steps, curves, axes[1]).set_title("discount of the learner", fontsize=9)
-
-
-def _heatmap(exact: Mapping[str, Any], task: str) -> Markup:
-    longest = max(map(len, plots.shown(exact["names"]).values()))
-    size = 0.3 + 0.52 * len(exact["names"])
-    width, height = size + 0.09 * longest, size + 0.055 * longest
-    return svg(lambda ax: plots.distance_heatmap(exact, ax), width, height, f"STARC distances on {task}")
 
 
 def _scatters(results: Results, task: str) -> list[dict[str, Any]]:

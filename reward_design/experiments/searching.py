@@ -13,6 +13,7 @@ from reward_design._names import suggestion
 from reward_design.agents import agent as find_agent
 from reward_design.experiments import designs, executors, statistics, writers
 from reward_design.experiments.comparison import seed_numbers
+from reward_design.experiments.live import Live
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.proposals import library, proposals, proposed
 from reward_design.experiments.provenance import provenance
@@ -148,7 +149,7 @@ def search(
             writers.clear(out)
         todo = trials - sum(setup.is_done(Results(kept.records), s) for s in proposed(kept.records)[:trials])
         started = False
-        with Progress([setup.base] * todo, len(setup.seeds), enabled=progress) as bar:
+        with Live(out) as live, Progress([setup.base] * todo, setup.seeds, enabled=progress, live=live) as bar:
             for first in range(0, trials, batch):
                 chosen = proposals(kept, first, batch, sampler_seed, setup.ranges, setup.value)[: trials - first]
                 plans = setup.todo(kept, chosen)
@@ -157,6 +158,7 @@ def search(
                     started = True
                 for record in (executor or executors.Here()).run(plans, setup.seeds, bar) if plans else ():
                     kept.append(record)
+                    live.end((record["task"], record["reward"]))
         records = Results(kept.records)
     found = Search(
         records, tuple(setup.trial(records, i, s) for i, s in enumerate(proposed(kept.records)[:trials])), objective

@@ -17,7 +17,7 @@ from reward_design.agents import base, sb3, train_seeds
 from reward_design.agents.host import train_host_seeds
 from reward_design.core import Reward
 from reward_design.envs.host import HostEnv
-from reward_design.experiments import budgets, designs
+from reward_design.experiments import budgets, designs, live
 from reward_design.experiments.provenance import fingerprint, provenance
 
 NUM_POINTS = 200
@@ -111,13 +111,17 @@ def checked(order: Order, expected: str) -> Plan:
     return plan
 
 
-def run(plan: Plan, seeds: Sequence[int], on_progress: Callable[[int], None]) -> dict[str, Any]:
+OnProgress = Callable[[int, live.Seen], None]
+"""Called now and then with the environment steps that each run has done, and metrics of some runs."""
+
+
+def run(plan: Plan, seeds: Sequence[int], on_progress: OnProgress) -> dict[str, Any]:
     """Train all seeds of one unit; an error becomes a record with its reason, an interrupt goes through.
 
     Args:
         plan: the unit.
         seeds: of its runs.
-        on_progress: called now and then with the environment steps that each run has done.
+        on_progress: called now and then with the environment steps that each run has done, and metrics of some runs.
 
     Returns:
         The record of the unit.
@@ -152,22 +156,26 @@ def failed(record: Mapping[str, Any], reason: str, trace: str = "") -> dict[str,
     return {**record, "status": "failed", "reason": reason, "trace": trace}
 
 
-def _train(
-    plan: Plan, seeds: Sequence[int], on_progress: Callable[[int], None]
-) -> tuple[base.TrainResult, dict[str, Any]]:
-    start, ticks = time.perf_counter(), [0.0]
+def _train(plan: Plan, seeds: Sequence[int], on_progress: OnProgress) -> tuple[base.TrainResult, dict[str, Any]]:
+    start, ticks, per_update = time.perf_counter(), [0.0], plan.config.steps_per_update
 
-    def on_chunk(updates: float | int, *_: Any) -> None:
+    def on_chunk(updates: float | int, metrics: Any, _: Any) -> None:
         ticks.append(time.perf_counter() - start)
-        on_progress(int(updates * plan.config.steps_per_update))
+        on_progress(int(updates * per_update), _seen(int(updates * per_update), metrics, per_update))
+
+    def on_row(updates: float, run: int, row: Mapping[str, Any]) -> None:
+        ticks.append(time.perf_counter() - start)
+        steps = round((updates * len(seeds) - run * plan.config.num_updates) * per_update)
+        values = {name: [float(value)] for name, value in row.items() if live.is_shown(name)}
+        on_progress(int(updates * per_update), live.Seen(steps, (run,), values))
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     learner = plan.learner
     args = (learner, plan.config, plan.task, plan.reward, keys)
     if isinstance(learner, sb3.SB3Agent):
-        result = sb3.train_seeds(learner, plan.config, plan.task, plan.reward, seeds, on_update=on_chunk)
+        result = sb3.train_seeds(learner, plan.config, plan.task, plan.reward, seeds, on_update=on_row)
     elif isinstance(plan.task.env, HostEnv):
-        result = train_host_seeds(*args, on_update=on_chunk)
+        result = train_host_seeds(*args, on_update=on_row)
     else:
         result = train_seeds(*args, num_chunks=NUM_CHUNKS, on_chunk=on_chunk)
     wall, chunks = time.perf_counter() - start, np.diff(ticks)
@@ -179,6 +187,13 @@ def _train(
         "env_steps": steps,
         "steps_per_s": round(steps / len(chunks) / steady),
     }
+
+
+def _seen(steps: int, metrics: Mapping[str, Any], steps_per_update: int) -> live.Seen:
+    """What a chunk of metrics ``[N, U]`` says about all runs."""
+    values = summary(metrics, steps_per_update, tail=1.0)["final"]
+    shown = {name: np.asarray(value).tolist() for name, value in values.items() if live.is_shown(name)}
+    return live.Seen(steps, tuple(range(len(metrics["true_return"]))), shown)
 
 
 def summary(metrics: Mapping[str, Any], steps_per_update: int, *, tail: float = 0.1) -> dict[str, Any]:

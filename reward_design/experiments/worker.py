@@ -59,7 +59,7 @@ def on_ray(data: bytes, path: list[str], devices: int) -> dict[str, Any]:
     order, fingerprint, seeds = cloudpickle.loads(data)
     from reward_design.experiments import units
 
-    return units.run(units.checked(order, fingerprint), seeds, lambda steps: None)
+    return units.run(units.checked(order, fingerprint), seeds, lambda *_: None)
 
 
 def _prepare(path: list[str], devices: int) -> None:
@@ -87,7 +87,7 @@ def main() -> None:
         except Exception as error:
             write(out, ("refused", str(error).strip() or type(error).__name__))
             continue
-        record = units.run(plan, seeds, lambda steps: write(out, ("progress", steps)))
+        record = units.run(plan, seeds, lambda *done: write(out, ("progress", done)))
         write(out, ("record", record))
 
 
