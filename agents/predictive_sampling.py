@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from reward_design.agents import base
 from reward_design.agents.policies import Planner
 from reward_design.agents.settings import at_least, one_of
 from reward_design.combinators import environment_reward, freeze_running
-from reward_design.core import Kind, Params, Reward, State, Transition
+from reward_design.core import Kind, NonFiniteRewardError, Params, Reward, State, Transition
 from reward_design.envs.base import Task
 
 SPLINES = ("zero", "linear", "cubic")
@@ -70,6 +70,7 @@ class PredictiveSampling(Planner):
 
     Raises:
         TypeError: for a task that MuJoCo does not simulate, or a reward of kind ``TRAJECTORY``.
+        NonFiniteRewardError: from a call, if the reward of a plan is NaN or infinite.
         ImportError: if MuJoCo is not installed.
 
     Example:
@@ -89,6 +90,8 @@ class PredictiveSampling(Planner):
     Source: Howell et al., "Predictive Sampling: Real-time Behaviour Synthesis with MuJoCo", 2022, arXiv 2212.00541.
     There noise is in units of the control and each plan is simulated by a thread of its own.
     """
+
+    name: ClassVar[str] = "predictive_sampling"
 
     def __init__(
         self,
@@ -110,8 +113,8 @@ class PredictiveSampling(Planner):
         reward = environment_reward() if reward is None else reward
         if reward.kind is Kind.TRAJECTORY:
             raise TypeError(
-                f"{reward.name!r} needs whole episodes (kind TRAJECTORY); a plan looks only some steps ahead. Wrap it in "
-                "delayed(...)."
+                f"{reward.name!r} needs whole episodes (kind TRAJECTORY); a plan looks only some steps ahead. Wrap it "
+                "in delayed(...)."
             )
         self.task, self.reward, self.config = task, freeze_running(reward), config or Config()
         self._rollouts = MujocoRollouts(task.env, self.config.num_samples)
@@ -169,7 +172,13 @@ class PredictiveSampling(Planner):
         self._rollouts.place(moment, lane)
         rows = self._rollouts.rollout(self._spelled(knots))
         rows = jax.tree.map(lambda x, like: x.astype(like.dtype), rows, self._example)
-        winner = int(np.argmax(_returns(self.reward, self._params, self._states[lane], rows)))
+        returns = np.asarray(_returns(self.reward, self._params, self._states[lane], rows))
+        if not np.isfinite(returns).all():
+            raise NonFiniteRewardError(
+                f"the reward {self.reward.name!r} of a plan was NaN or infinite. Bound divisions, logarithms and "
+                "exponentials."
+            )
+        winner = int(np.argmax(returns))
         if self._remembers:
             self._states[lane] = _after(self.reward, self._params, self._states[lane], rows, winner)
         self._knots[lane] = np.tensordot(self._shift, knots[:, winner], axes=1)

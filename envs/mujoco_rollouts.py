@@ -1,4 +1,4 @@
-"""Simulated futures of a MuJoCo environment: lanes put where an environment stands, and run from there without resets."""
+"""Simulated futures of a MuJoCo environment: lanes put where it stands, and run from there without resets."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -121,7 +121,7 @@ def _standing(envs: Any, name: str) -> tuple[Sequence[Any], np.ndarray, Any]:
         return envs.lanes, envs._steps.copy(), envs._pay
     unwrapped = getattr(envs, "unwrapped", None)
     single = isinstance(envs, gymnasium.Env) and hasattr(unwrapped, "data")
-    if not single or unwrapped.spec is None or unwrapped.spec.id != f"{name}-v5":
+    if not single or getattr(getattr(unwrapped, "spec", None), "id", "") != f"{name}-v5":
         raise TypeError(
             f"expected an environment of the task mujoco/{name}, got {type(envs).__name__}; plans are made by "
             "simulating MuJoCo from where it stands."

@@ -242,7 +242,9 @@ def test_what_cannot_be_planned_for_is_said():
     with pytest.raises(TypeError, match="simulates with MuJoCo, got the task 'chain'"):
         PredictiveSampling(task("chain"))
     with pytest.raises(TypeError, match=r"kind TRAJECTORY.*delayed"):
-        PredictiveSampling(POLE, rd.from_trajectory("whole", lambda k, t: ((), rd.State()), lambda p, s, t: (t.reward, s)))
+        PredictiveSampling(
+            POLE, rd.from_trajectory("whole", lambda k, t: ((), rd.State()), lambda p, s, t: (t.reward, s))
+        )
     planner = PredictiveSampling(POLE, config=SMALL)
     with pytest.raises(ValueError, match="call attach"):
         planner(np.zeros((1, 4)))

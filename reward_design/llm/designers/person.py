@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.planning import Planning
 from reward_design.llm.designers.session import Session
 from reward_design.llm.designers.training import Training
 from reward_design.preferences import PreferencePage, Questionnaire, record_clips
@@ -48,7 +49,7 @@ class Person:
             self.wait(page)
         return best_and_worst(candidates, questions.given)
 
-    def film(self, session: Session, candidate: Candidate, training: Training) -> None:
+    def film(self, session: Session, candidate: Candidate, training: Training | Planning) -> None:
         """Keep a clip of the policy of the first seed."""
         env = session.task.make(render_mode="rgb_array")
         length = min(LENGTH, session.task.horizon)

@@ -18,7 +18,7 @@ from reward_design.llm.describe import describe_task, reward_contract
 from reward_design.llm.designers.candidates import Candidate, Refusal, Statistics
 from reward_design.llm.designers.journal import Journal, digest
 from reward_design.llm.designers.prompts import label, render
-from reward_design.llm.designers.training import side_by_side
+from reward_design.llm.designers.told import side_by_side
 from reward_design.llm.files import load_reward, save_reward
 from reward_design.llm.models import ChatModel
 from reward_design.llm.outcomes import ModelError
