@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import io
 import json
-import shutil
 import threading
 import urllib.request
 
@@ -27,6 +26,7 @@ from reward_design.preferences import (
     space_inputs,
 )
 from reward_design.preferences.clips import animation, stacked
+from tests.browser import browser, until  # noqa: F401
 from tests.preference_envs import TwoArms
 
 KEY = jax.random.key(0)
@@ -239,29 +239,6 @@ def test_nobody_else_can_ask_or_answer(clips):
         assert ask.given == []
         assert request(page, "POST", where, good, Origin=page.url.rsplit("/", 2)[0], **json_type)[0] == 200
     assert len(ask.given) == 1
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window, driven as a person drives it."""
-    pytest.importorskip("selenium")
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1000,800"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
-def until(browser, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def test_a_person_answers_in_a_real_browser(browser, clips, tmp_path):
