@@ -8,6 +8,8 @@ import hypothesis
 import jax
 import pytest
 
+from tests.browser import browser as browser
+
 # Most of the time goes into compilation, and XLA's older emitters of fusions compile twice as fast. XLA reads this when
 # it compiles for the first time; the processes that tests start inherit it.
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"

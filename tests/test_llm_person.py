@@ -15,7 +15,7 @@ from PIL import Image
 from reward_design.experiments.store import read
 from reward_design.llm.designers.candidates import best
 from reward_design.llm.designers.page import candidates
-from tests.browser import browser, until  # noqa: F401
+from tests.browser import until
 from tests.llm_server import ScriptedServer
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,7 @@ def choose_the_laziest(driver, url, pairs):
 
 
 @pytest.mark.slow
-def test_a_person_in_a_browser_decides_what_the_next_round_starts_from(browser, tmp_path):  # noqa: F811
+def test_a_person_in_a_browser_decides_what_the_next_round_starts_from(browser, tmp_path):
     settings = {**os.environ, "BROWSER": "true", "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)}
     with ScriptedServer(contents=ANSWERS) as server:
         process = subprocess.Popen(

@@ -26,7 +26,7 @@ from reward_design.preferences import (
     space_inputs,
 )
 from reward_design.preferences.clips import animation, stacked
-from tests.browser import browser, until  # noqa: F401
+from tests.browser import until
 from tests.preference_envs import TwoArms
 
 KEY = jax.random.key(0)

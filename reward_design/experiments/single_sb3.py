@@ -11,6 +11,7 @@ import numpy as np
 from reward_design.agents import sb3
 from reward_design.core import Reward
 from reward_design.envs.base import Task
+from reward_design.experiments import artifacts
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import Store
@@ -35,6 +36,7 @@ def train(
     overwrite: bool,
     command: str | None,
     lines: Lines,
+    design: Any = None,
 ) -> dict[str, float]:
     """Train, print, keep; a finished run in ``out`` is evaluated again, an unfinished one starts anew.
 
@@ -50,6 +52,7 @@ def train(
         overwrite: delete what ``out`` holds.
         command: how to run this again, for the records.
         lines: where to print.
+        design: what the reward was made from, for the records.
 
     Returns:
         Means over episodes played after training: ``true_return``, ``success``, ``length``.
@@ -63,6 +66,7 @@ def train(
         model, moments = go(lambda *_: None), None
     else:
         with Store(out, identity, overwrite=overwrite) as store:
+            artifacts.note(store, {identity["reward"]: (design, reward)})
             model, moments = _kept(learner, config, store, go, lines, overwrite, command)
     played = sb3.evaluate(learner, config, task, model, num_episodes=NUM_EPISODES, seed=seed, moments=moments)
     means = {name: float(np.mean(values)) for name, values in played.items()}

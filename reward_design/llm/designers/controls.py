@@ -8,7 +8,7 @@ from typing import Any
 
 from reward_design.agents.predictive_sampling import Config, PredictiveSampling
 from reward_design.envs.base import Task
-from reward_design.experiments import compare, designs
+from reward_design.experiments import artifacts, compare, designs
 from reward_design.experiments.provenance import fingerprint, provenance
 from reward_design.experiments.results import Results
 from reward_design.experiments.store import Store
@@ -106,6 +106,7 @@ def plan_with(
             mark = fingerprint(task.env, reward)
             if (known := done.get((task.name, label))) is not None and known.record["fingerprint"] == mark:
                 continue
+            artifacts.note(store, {label: (design, reward)})
             planning = Planning(task, label, reward, config, seeds)
             store.append({
                 "kind": "unit", "task": task.name, "reward": label, "agent": name, "seeds": list(seeds),
