@@ -36,6 +36,7 @@ def compare_with_controls(
     driver: str = "rl",
     config: dict[str, Any] | None = None,
     final_seeds: int = 5,
+    by_hand: Sequence[str] = ("sparse", "dense"),
     seed: int = 0,
     out: str | os.PathLike[str],
     progress: bool = False,
@@ -55,13 +56,14 @@ def compare_with_controls(
         driver: ``"rl"``, or ``"mpc"``: the planner plays an episode for each fresh seed with each reward.
         config: settings of the agent or planner by name.
         final_seeds: fresh seeds for the comparison, at least 1; 5 and more give intervals that say something.
+        by_hand: designs of the task to compare with; none where an earlier search was compared with them.
         seed: of the random search.
         out: folder of the search; ``out/random`` and ``out/final`` are made in it.
         progress: show a progress bar.
         on_progress: hears about the random search.
 
     Returns:
-        Results of ``sparse``, ``dense``, ``random`` and the search, on ``final_seeds`` seeds.
+        Results of ``by_hand``, ``random`` and the search, on ``final_seeds`` seeds.
     """
     folder = Path(out)
     trained = sum(c.trained for c in found.candidates)
@@ -70,7 +72,7 @@ def compare_with_controls(
         task, preset=RANDOM, rounds=rounds_, candidates=wanted, seeds=seeds, steps=steps, agent=agent, driver=driver,
         config=config, seed=seed, audits="none", out=folder / RANDOM, on_progress=on_progress,
     )  # fmt: skip
-    rewards: dict[str, Any] = {"sparse": "sparse", "dense": "dense"}
+    rewards: dict[str, Any] = {name: name for name in by_hand}
     rewards |= {RANDOM: at_random.reward} if at_random.reward is not None else {}
     rewards |= {label: found.reward} if found.reward is not None else {}
     fresh = range(FIRST_SEED, FIRST_SEED + final_seeds)
