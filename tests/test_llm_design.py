@@ -344,16 +344,21 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("search", "stage"),
-    [("orso", "update:5"), ("orso", "slice:6"), ("orso", "training"), ("host", "step:40"), ("host", "update:3")],
+    ("search", "stage", "again"),
+    [
+        ("orso", "update:5", "update:2"),
+        ("orso", "slice:6", "slice:1"),
+        ("host", "step:40", "step:9"),
+        ("host", "update:3", "training"),
+    ],
 )
-def test_a_kill_inside_a_slice_or_on_the_host_changes_nothing(search, stage, undisturbed, compiled, tmp_path):
+def test_a_kill_inside_a_slice_or_on_the_host_changes_nothing(search, stage, again, undisturbed, compiled, tmp_path):
     """Also killed twice; the model is asked no more often, and every number is that of the search nothing killed."""
     if search == "host":
         pytest.importorskip("mujoco")
     calls, out = tmp_path / "calls", tmp_path / "out"
     killed(out, calls, compiled, stage, search)
-    killed(out, calls, compiled, stage.replace(":5", ":2").replace(":40", ":9"), search)
+    killed(out, calls, compiled, again, search)
     before = [(r["kind"], r["name"], r["value"]) for r in read(out) if r["kind"] in ("slice", "trained", "answer")]
     found, expected = design_worker.run(out, calls, "", search), undisturbed(search)
     assert calls.read_text().count("\n") == 2
