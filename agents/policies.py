@@ -1,5 +1,6 @@
-"""Trained policies as functions of an observation."""
+"""Trained policies as functions of an observation, and what plans instead."""
 
+import abc
 from functools import partial
 from typing import Any
 
@@ -114,6 +115,28 @@ class Policy:
                 f"them with one axis in front, got shape {shapes[0] if len(shapes) == 1 else shapes}."
             )
         return (jax.tree.map(lambda x: x[None], parts), True) if extra == {0} else (parts, False)
+
+
+class Planner(abc.ABC):
+    """A policy that decides from the state of the simulator, not from the observation alone.
+
+    Attributes:
+        task: the task.
+    """
+
+    task: Task
+
+    @abc.abstractmethod
+    def attach(self, envs: Any) -> None:
+        """Decide for this environment from now on: a vector environment, or a single one."""
+
+    @abc.abstractmethod
+    def reset(self, seed: int | None = None) -> None:
+        """Forget all plans; ``seed`` also starts what is random anew."""
+
+    @abc.abstractmethod
+    def __call__(self, obs: Any) -> np.ndarray:
+        """Actions for the observations that the attached environment shows now."""
 
 
 def acting(

@@ -66,16 +66,16 @@ class MujocoTask(HostEnv):
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """``num_envs`` environments stepped in one process."""
-        payer = self.payer if self.variant else None
-        return MujocoVectorEnv(
-            self.base,
-            num_envs,
-            horizon=self.horizon,
-            seed=seed,
-            host_env=self,
-            payer=payer,
-            ctrl_cost_weight=self.ctrl_cost_weight,
-        )
+        return MujocoVectorEnv(self.base, num_envs, seed=seed, **self.lane_settings())
+
+    def lane_settings(self) -> dict[str, Any]:
+        """Keyword arguments for :class:`MujocoVectorEnv` that make its lanes those of this task."""
+        return {
+            "horizon": self.horizon,
+            "host_env": self,
+            "payer": self.payer if self.variant else None,
+            "ctrl_cost_weight": self.ctrl_cost_weight,
+        }
 
     def success(self, transition: Transition) -> Any:
         """See the task's description."""
@@ -95,6 +95,10 @@ class _Sparse:
     def __call__(self, reward: np.ndarray, next_obs: np.ndarray, info: Any, ended: np.ndarray) -> np.ndarray:
         return np.asarray(reached(self.base, next_obs, info, self.distance), np.float64)
 
+    def going_on(self, lane: int, num_envs: int) -> "_Sparse":
+        """It remembers nothing."""
+        return self
+
 
 class _Episodic:
     """Pays what the episode has earned with its last step."""
@@ -107,6 +111,12 @@ class _Episodic:
         paid = np.where(ended, self.total, 0.0)
         self.total[ended] = 0.0
         return paid
+
+    def going_on(self, lane: int, num_envs: int) -> "_Episodic":
+        """A payer for ``num_envs`` lanes that have all earned what ``lane`` has."""
+        new = _Episodic(num_envs)
+        new.total[:] = self.total[lane]
+        return new
 
 
 class _Paid(gymnasium.Wrapper):

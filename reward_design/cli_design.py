@@ -48,8 +48,10 @@ class Design:
     """Environment steps of each run; by default what suits the task."""
     agent: str = "ppo"
     """Name of the agent that learns."""
+    driver: str = "rl"
+    """rl: the agent learns from each candidate; mpc: predictive sampling plans with it (MuJoCo tasks), as in l2r."""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
-    """Settings of the agent, as name=value."""
+    """Settings of the agent, or of the planner, as name=value."""
     calls: int | None = None
     """Limit on requests to the model; 20 for each candidate that is wanted if no limit is given."""
     tokens: int | None = None
@@ -87,16 +89,16 @@ class Design:
         found = design(
             task, model=self._model(), preset=self.preset, language=self.language, rounds=self.rounds,
             candidates=self.candidates, budget=self._budget(), seeds=self.seeds, steps=self.total_timesteps,
-            agent=self.agent, config=config, seed=self.seed, audits=self.audits, judge=judge, out=self.out,
-            overwrite=self.overwrite, on_progress=tell, command=command,
+            agent=self.agent, driver=self.driver, config=config, seed=self.seed, audits=self.audits, judge=judge,
+            out=self.out, overwrite=self.overwrite, on_progress=tell, command=command,
         )  # fmt: skip
         if found.best is not None and self.final_seeds > 0:
             console.print("Comparing with the controls on fresh seeds ...", highlight=False)
             wanted = self.candidates or PRESETS[self.preset].candidates
             results = controls.compare_with_controls(
                 task, found, label=self.preset if self.preset != "random" else "found", rounds=self.rounds,
-                candidates=wanted, seeds=self.seeds, steps=self.total_timesteps, agent=self.agent, config=config,
-                final_seeds=self.final_seeds, seed=self.seed, out=self.out, progress=not self.quiet,
+                candidates=wanted, seeds=self.seeds, steps=self.total_timesteps, agent=self.agent, driver=self.driver,
+                config=config, final_seeds=self.final_seeds, seed=self.seed, out=self.out, progress=not self.quiet,
             )  # fmt: skip
             terminal.show(results)
         _conclude(console, found, page.write(self.out))

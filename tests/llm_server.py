@@ -21,6 +21,7 @@ class ScriptedServer:
     Args:
         script: names of :data:`STEPS`.
         pause: seconds between the bytes of a slow drip.
+        contents: what good answers say, in turn; by default what fits the request.
 
     Attributes:
         url: for ``base_url``.
@@ -29,8 +30,8 @@ class ScriptedServer:
         times: when they came.
     """
 
-    def __init__(self, script: Iterable[str] = (), *, pause: float = 0.02) -> None:
-        self.script, self.pause = list(script), pause
+    def __init__(self, script: Iterable[str] = (), *, pause: float = 0.02, contents: Iterable[str] = ()) -> None:
+        self.script, self.pause, self.contents = list(script), pause, list(contents)
         assert set(self.script) <= set(STEPS)
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -117,8 +118,11 @@ def completion(content: Any, reason: Any = "stop", **message: Any) -> bytes:
 
 
 def good(handler: Handler) -> None:
-    wanted = "schema" in json.dumps(handler.body)
-    handler.answer(GOOD_JSON if wanted else GOOD_TEXT)
+    owner, wanted = handler.server.owner, "schema" in json.dumps(handler.body)
+    if owner.contents:
+        handler.answer(owner.contents[(len(owner.requests) - 1) % len(owner.contents)])
+    else:
+        handler.answer(GOOD_JSON if wanted else GOOD_TEXT)
 
 
 def hang(handler: Handler) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from reward_design import envs
 from reward_design.agents import agent as find_agent
 from reward_design.core import Reward
-from reward_design.experiments import designs, executors, maps, room, tracking, writers
+from reward_design.experiments import artifacts, designs, executors, maps, room, tracking, writers
 from reward_design.experiments.live import Live
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.provenance import provenance
@@ -96,11 +96,14 @@ def compare(
         "rewards": list(labels),
         "config": {_settings_of(plan, learner): asdict(plan.config) for plan in plans},
     }
+    if not overwrite:
+        artifacts.check(out, {plan.label: plan.reward for plan in plans})
     with Store(out, identity, overwrite=overwrite, extend=extend) as store:
         if overwrite:
             writers.clear(out)
         command = command or f"compare({list(known)}, {list(labels)}, agent={agent!r}, seeds={len(seeds)})"
         todo = _unfinished(store, plans)
+        artifacts.note(store, {plan.label: (plan.order.design, plan.reward) for plan in plans})
         if todo:
             points = min(NUM_POINTS, max(plan.config.num_updates for plan in todo))
             needed = room.of_units(len(todo), len(seeds), points)

@@ -11,7 +11,7 @@ import numpy as np
 from reward_design import envs
 from reward_design.agents import base
 from reward_design.agents.collector import Collector
-from reward_design.agents.policies import Policy
+from reward_design.agents.policies import Planner, Policy
 from reward_design.combinators import freeze_running
 from reward_design.core import Output, Params, Reward, State, Transition
 from reward_design.envs.base import FunctionalEnv, Task
@@ -59,7 +59,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    policy: Run | Policy | Callable[[Any], Any],
+    policy: Run | Policy | Planner | Callable[[Any], Any],
     *,
     task: Task | str | None = None,
     reward: Any = None,
@@ -72,7 +72,7 @@ def evaluate(
     Episodes are played side by side and each lane plays the same number, so that short ones are not preferred.
 
     Args:
-        policy: a run, a policy, or any function from a batch of observations to a batch of actions.
+        policy: a run, a policy, a planner, or any function from a batch of observations to a batch of actions.
         task: where to play; by default the policy's own.
         reward: what to report as shaped return: a reward or a design; by default that of the run. Its running
             statistics are held fixed.
@@ -102,6 +102,8 @@ def evaluate(
     for first in range(0, episodes, lanes):
         if isinstance(act, Policy):
             act = Policy(act.agent, act.config, act.env, act.state, deterministic=deterministic, seed=seed + first)
+        if isinstance(act, Planner):
+            act.reset(seed + first)
         rows = play_lanes(task.env, act, lanes, seed + first)
         parts.append(judge(task.env, rows, None if scorer is None else scorer(rows)))
     return Evaluation._make(None if values is None else values[:episodes] for values in joined(parts))
@@ -198,12 +200,16 @@ def play_lanes(env: FunctionalEnv | HostEnv, act: Callable[[Any], Any], lanes: i
 
 
 def with_next_action(rows: Transition, act: Callable[[Any], Any]) -> Transition:
-    """Add ``info["next_action"]``, as agents do: what is done next, and after the last step what would be done."""
+    """Add ``info["next_action"]``, as agents do: what is done next, and after the last step what would be done.
+
+    A planner has no simulator to plan with after the last step; it is taken to repeat its last action.
+    """
     ends = (rows.terminated | rows.truncated) & rows.mask
     last = np.argmax(ends, axis=0)
     at_end = jax.tree.map(lambda x: x[last, np.arange(x.shape[1])], rows.next_obs)
     following = np.concatenate([rows.action[1:], rows.action[-1:]])
-    following[last, np.arange(len(last))] = act(at_end)
+    lanes = np.arange(len(last))
+    following[last, lanes] = rows.action[last, lanes] if isinstance(act, Planner) else act(at_end)
     return rows._replace(info={**rows.info, "next_action": following})
 
 
@@ -234,6 +240,8 @@ def _step(env: FunctionalEnv, key: Any, time: Any, state: Any, action: Any) -> A
 def _host_steps(env: HostEnv, act: Callable[[Any], Any], lanes: int, seed: int) -> Any:
     with contextlib.closing(env.vector(lanes)) as vector:
         collector = Collector(vector, env, 1, seed=seed)
+        if isinstance(act, Planner):
+            act.attach(vector)
         while True:
             row, _ = collector.collect(lambda obs, _: (act(obs), ()), np.random.default_rng(0))
             yield jax.tree.map(lambda x: x[0], row)

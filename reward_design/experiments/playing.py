@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from reward_design import envs
-from reward_design.agents.policies import Policy
+from reward_design.agents.policies import Planner, Policy
 from reward_design.agents.policy_files import is_policy, load_policy
 from reward_design.core import Transition
 from reward_design.envs.base import Task
@@ -21,7 +21,7 @@ from reward_design.experiments.screens import Frames, Played, Screen, note_line,
 
 
 def play(
-    policy: Run | Policy | None = None,
+    policy: Run | Policy | Planner | None = None,
     *,
     task: Task | str | None = None,
     reward: Any = None,
@@ -36,7 +36,7 @@ def play(
     """Play episodes one after another, with a line for each and their means, and film them if that is asked for.
 
     Args:
-        policy: a run or a policy; None plays random actions.
+        policy: a run, a policy or a planner; None plays random actions.
         task: where to play; by default the policy's own.
         reward: what to show as shaped reward: a reward or a design; by default that of the run.
         episodes: how many.
@@ -112,20 +112,23 @@ def found(folder: str | None, task: str | None, *, random: bool) -> tuple[Run | 
     return None if random else policy, policy.task
 
 
-def _task(policy: Run | Policy | None, task: Task | str | None) -> Task:
+def _task(policy: Run | Policy | Planner | None, task: Task | str | None) -> Task:
     known = getattr(policy, "task", None) if task is None else task
     if known is None:
         raise ValueError("expected a policy that knows its task, or a task to play; give task=.")
     return envs.task(known) if isinstance(known, str) else known
 
 
-def _actor(policy: Run | Policy | None, task: Task, seed: int, deterministic: bool) -> Callable[[Any], Any]:
+def _actor(policy: Run | Policy | Planner | None, task: Task, seed: int, deterministic: bool) -> Callable[[Any], Any]:
     """Actions ``[B]`` for observations ``[B]``."""
     if isinstance(policy, Run):
         return policy.policy(deterministic=deterministic, seed=seed)
     if isinstance(policy, Policy):
         known = policy.agent, policy.config, policy.env, policy.state
         return Policy(*known, deterministic=deterministic, seed=seed)
+    if isinstance(policy, Planner):
+        policy.reset(seed)
+        return policy
     return _random(task.env.action_space, seed)
 
 
@@ -156,6 +159,8 @@ def _episode(
     if isinstance(act, Policy):
         act.reset()
     seen = _batch(task, env.reset(seed=seed)[0])
+    if isinstance(act, Planner):
+        act.attach(env)
     rows = []
     for step in range(1, (task.horizon or MAX_STEPS) + 1):
         screen.look(env, frames)

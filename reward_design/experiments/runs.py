@@ -15,6 +15,7 @@ from reward_design.agents import base, checkpoint, policy_files
 from reward_design.agents.policies import Policy
 from reward_design.core import Params, Reward
 from reward_design.experiments import designs
+from reward_design.experiments.artifacts import hashes, recorded
 from reward_design.experiments.provenance import fingerprint
 from reward_design.experiments.store import FILE, read
 
@@ -111,7 +112,8 @@ def load_run(
     if saved is None:
         raise ValueError(f"{folder} has no checkpoint yet; the first comes with the first line that train prints.")
     state = policy_files.restored(folder / CHECKPOINTS, agent, config, task.env, seed_axis=True)
-    built, notes = _reward(identity, task, reward)
+    artifact = recorded(read(folder)).get(identity["reward"], {})
+    built, notes = _reward(identity, artifact, task, reward)
     params, running = None, None
     if built is not None:
         params, running, note = _trained_reward(folder / CHECKPOINTS, built, task, config)
@@ -142,12 +144,17 @@ def _identity(folder: Path) -> Mapping[str, Any]:
     return identity
 
 
-def _reward(identity: Mapping[str, Any], task: envs.Task, given: Any) -> tuple[Reward | None, tuple[str, ...]]:
+def _reward(
+    identity: Mapping[str, Any], artifact: Mapping[str, Any], task: envs.Task, given: Any
+) -> tuple[Reward | None, tuple[str, ...]]:
     """The reward of a run, and a note if it is missing or has changed."""
+    file = artifact.get("file")
     try:
-        reward = designs.resolve(identity["reward"] if given is None else given, task)
-    except (ValueError, TypeError) as error:
+        reward = designs.resolve((file or identity["reward"]) if given is None else given, task)
+    except (ValueError, TypeError, OSError) as error:
         return None, (f"the reward {identity['reward']!r} cannot be made again ({error})",)
+    if artifact and hashes(reward) != artifact["sha256"]:
+        return reward, (f"the file of reward {identity['reward']!r} was changed or replaced since the run",)
     try:
         same = fingerprint(task.env, reward) == identity["program"]
     except (ValueError, TypeError) as error:

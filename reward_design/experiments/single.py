@@ -18,7 +18,7 @@ from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
-from reward_design.experiments import alignment, budgets, designs, room, single_sb3, tracking, units, writers
+from reward_design.experiments import alignment, artifacts, budgets, designs, room, single_sb3, tracking, units, writers
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
 from reward_design.experiments.ranked_design import starved_note
@@ -89,11 +89,13 @@ def train(
         "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": learner.name,
         "seed": seed, "config": policy_files.plain_settings(settings), "program": fingerprint(task.env, built),
     }  # fmt: skip
+    if not overwrite:
+        artifacts.check(out, {label: built})
     console.print(f"{learner.name} on {task.name} with {label}, {settings.total_timesteps:,} steps, seed {seed}")
     if isinstance(learner, sb3.SB3Agent):
         return single_sb3.train(
             learner, settings, task, built, identity, seed=seed, out=out, evaluations=evaluations,
-            overwrite=overwrite, command=command, lines=Lines(console), logs=logs,
+            overwrite=overwrite, command=command, lines=Lines(console), logs=logs, design=reward,
         )  # fmt: skip
     run = _Run(learner, settings, task, built, seed, evaluations, console)
     if out is None:
@@ -104,6 +106,7 @@ def train(
     with Store(out, identity, overwrite=overwrite) as store:
         if overwrite:
             writers.clear(out)
+        artifacts.note(store, {label: (reward, built)})
         state = _resume(run, store, identity, overwrite)
         if state is None or int(state.num_updates[0]) < settings.num_updates:
             room.check(out, room.of_checkpoints(jax.eval_shape(run.fresh)), "checkpoints of this run")

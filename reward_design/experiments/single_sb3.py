@@ -11,7 +11,7 @@ import numpy as np
 from reward_design.agents import sb3
 from reward_design.core import Reward
 from reward_design.envs.base import Task
-from reward_design.experiments import tracking, units, writers
+from reward_design.experiments import artifacts, tracking, units, writers
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import Store
@@ -36,6 +36,7 @@ def train(
     command: str | None,
     lines: Lines,
     logs: Sequence[writers.Writer] = (),
+    design: Any = None,
 ) -> dict[str, float]:
     """Train, print, keep; a finished run in ``out`` is evaluated again, an unfinished one starts anew.
 
@@ -52,6 +53,7 @@ def train(
         command: how to run this again, for the records.
         lines: where to print.
         logs: of :func:`reward_design.experiments.writers.writers`, if there is a folder.
+        design: what the reward was made from, for the records.
 
     Returns:
         Means over episodes played after training: ``true_return``, ``success``, ``length``.
@@ -70,6 +72,7 @@ def train(
     if out is None:
         return judged(go(lambda *_: None), None)
     with Store(out, identity, overwrite=overwrite) as store:
+        artifacts.note(store, {identity["reward"]: (design, reward)})
         _begin(learner, store, overwrite, command)
         with tracking.live(logs, identity, store.records, config.steps_per_update) as followed:
             means = judged(*_kept(learner, config, store, go, lines, followed))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
     from reward_design.llm.build import build_reward, check_many
     from reward_design.llm.describe import describe_task, reward_contract
+    from reward_design.llm.designers import PRESETS, DesignResult, design
     from reward_design.llm.files import load_reward, save_reward
     from reward_design.llm.isolation import Isolation
     from reward_design.llm.models import ChatModel, chat_model

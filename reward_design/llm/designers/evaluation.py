@@ -1,4 +1,4 @@
-"""How the candidates of a round are trained: all of them in full, or with a budget that a bandit hands out."""
+"""How the candidates of a round are judged: trained in full, in slices that a bandit hands out, or planned with."""
 
 import math
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from reward_design.llm.designers.bandits import Balancing, balancing
 from reward_design.llm.designers.candidates import Candidate, Refusal, statistics_from
 from reward_design.llm.designers.journal import digest
+from reward_design.llm.designers.planning import Planning
 from reward_design.llm.designers.session import Session
 from reward_design.llm.designers.training import Training
 
@@ -31,6 +32,17 @@ def train_all(session: Session, number: int, candidates: list[Candidate]) -> Non
             done = max(training.done.values())
             session.tell("train", f"{done * session.config.steps_per_update:,} steps of {len(todo)} candidates")
     _conclude(session, number, candidates, training)
+
+
+def plan_all(session: Session, number: int, candidates: list[Candidate]) -> None:
+    """Play with every candidate by predictive sampling instead of training; what is in the journal is there."""
+    for candidate in candidates:
+        planning = None
+        if not session.journal.known("trained", candidate.id):
+            session.tell("train", f"planning with {candidate.id}: {len(session.seeds)} episodes")
+            reward = session.reward(candidate)
+            planning = Planning(session.task, candidate.id, reward, session.config, session.seeds)
+        _conclude(session, number, [candidate], planning)
 
 
 def train_by_d3rb(session: Session, number: int, candidates: list[Candidate]) -> None:
@@ -82,7 +94,7 @@ def _training(session: Session, number: int, candidates: list[Candidate], width:
     return Training(session.task, session.learner, session.config, rewards, session.seeds, folder, width=width)
 
 
-def _conclude(session: Session, number: int, candidates: list[Candidate], training: Training | None) -> None:
+def _conclude(session: Session, number: int, candidates: list[Candidate], training: Training | Planning | None) -> None:
     """Note what every candidate gave."""
     for candidate in candidates:
 

@@ -64,7 +64,8 @@ def learning_curves(trained: Sequence[Candidate], ax: Axes) -> Axes:
         mine = winner is not None and candidate.id == winner.id
         curve = [np.nan if v is None else v for v in candidate.statistics.curves["success"]]
         colour, width = (plots.GAIN, 2.2) if mine else (plots.MUTED, 0.8)
-        ax.plot(candidate.statistics.steps, curve, color=colour, linewidth=width, zorder=3 if mine else 2)
+        form = "o" if len(curve) == 1 else "-"  # a planner does not learn
+        ax.plot(candidate.statistics.steps, curve, form, color=colour, linewidth=width, zorder=3 if mine else 2)
     ax.set_xlabel("environment steps per run")
     return _percent_axis(ax)
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from reward_design.agents.policies import Planner
 from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.planning import Planning
 from reward_design.llm.designers.session import Session
 from reward_design.llm.designers.training import Training
 from reward_design.preferences import PreferencePage, Questionnaire, record_clips
@@ -48,12 +50,14 @@ class Person:
             self.wait(page)
         return best_and_worst(candidates, questions.given)
 
-    def film(self, session: Session, candidate: Candidate, training: Training) -> None:
+    def film(self, session: Session, candidate: Candidate, training: Training | Planning) -> None:
         """Keep a clip of the policy of the first seed."""
         env = session.task.make(render_mode="rgb_array")
-        length = min(LENGTH, session.task.horizon)
+        length, policy = min(LENGTH, session.task.horizon), training.policy(candidate.id)
+        if isinstance(policy, Planner):
+            policy.attach(env)
         try:
-            (clip,) = record_clips(env, training.policy(candidate.id), num_clips=1, length=length, seed=session.seed)
+            (clip,) = record_clips(env, policy, num_clips=1, length=length, seed=session.seed)
         finally:
             env.close()
         file = _file(session, candidate)

@@ -10,12 +10,9 @@ from typing import Any
 
 from reward_design import envs
 from reward_design._names import suggestion
-from reward_design.agents import agent as find_agent
 from reward_design.agents import policy_files
-from reward_design.agents.base import Agent
 from reward_design.agents.settings import at_least
 from reward_design.core import Reward
-from reward_design.experiments import budgets
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import FILE, Store
 from reward_design.llm.budget import LIMITS, Budget, BudgetExceeded, Usage
@@ -23,6 +20,7 @@ from reward_design.llm.cache import Cache
 from reward_design.llm.designers import page
 from reward_design.llm.designers import rounds as one_round
 from reward_design.llm.designers.candidates import Candidate, best
+from reward_design.llm.designers.drivers import actor, driven
 from reward_design.llm.designers.journal import Journal
 from reward_design.llm.designers.presets import PRESETS
 from reward_design.llm.designers.session import EMBEDDED, Parts, Session
@@ -88,6 +86,7 @@ def design(
     seeds: int | Sequence[int] = 3,
     steps: int | None = None,
     agent: str = "ppo",
+    driver: str = "rl",
     config: Mapping[str, Any] | None = None,
     seed: int = 0,
     audits: str = "exact",
@@ -119,7 +118,10 @@ def design(
         seeds: a number n for seeds 0 to n - 1 of training, or the seeds.
         steps: environment steps of each run; by default what suits the task.
         agent: name of the agent.
-        config: settings of the agent to override by name.
+        driver: what acts on a candidate: ``"rl"``: the agent learns from it; ``"mpc"``: predictive sampling plans with
+            it on a MuJoCo task, an episode for each seed, and nothing is learned.
+        config: settings of the agent, or of the planner
+            (:class:`reward_design.agents.predictive_sampling.Config`), to override by name.
         seed: of all that is drawn: parents, random terms, random actions.
         audits: which candidates get a distance and an audit: ``"exact"`` on tabular tasks, ``"sampled"`` on all,
             ``"none"``.
@@ -135,6 +137,7 @@ def design(
 
     Raises:
         ValueError: for an unknown preset or language, settings that do not fit, or a folder of another search.
+        TypeError: for planning on a task that MuJoCo does not simulate.
         ImportError: if the extra of the model is missing.
 
     Example:
@@ -147,13 +150,10 @@ def design(
         ('0.0', 'best.reward')
     """
     made = envs.task(task) if isinstance(task, str) else task
-    parts = _parts(preset)
+    parts = driven(_parts(preset), driver)
     _check(parts, rounds, candidates, audits, language)
     spoken = language or _language(parts, model)
-    learner = find_agent(agent)
-    if not isinstance(learner, Agent):
-        raise ValueError(f"agent must be one of this package, such as 'ppo', got {agent!r}.")
-    settings = budgets.settings(learner, made, total_timesteps=steps, config=config)
+    learner, settings = actor(made, driver, agent, steps, config)
     runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     wanted = candidates or parts.candidates
     folder = Path(out)

@@ -12,13 +12,15 @@ from reward_design.core import Reward, Transition
 from reward_design.distance import audit
 from reward_design.distance.audits import is_tabular
 from reward_design.envs.base import Task
+from reward_design.experiments.artifacts import hashes
 from reward_design.experiments.evaluation import play_lanes
+from reward_design.experiments.store import StoreError
 from reward_design.llm.budget import BudgetExceeded
 from reward_design.llm.describe import describe_task, reward_contract
 from reward_design.llm.designers.candidates import Candidate, Refusal, Statistics
 from reward_design.llm.designers.journal import Journal, digest
 from reward_design.llm.designers.prompts import label, render
-from reward_design.llm.designers.training import side_by_side
+from reward_design.llm.designers.told import side_by_side
 from reward_design.llm.files import load_reward, save_reward
 from reward_design.llm.models import ChatModel
 from reward_design.llm.outcomes import ModelError
@@ -239,12 +241,22 @@ class Session:
     def reward(self, candidate: Candidate) -> Reward:
         """The reward of a candidate that passed the checks; read from its file after a restart."""
         if candidate.id not in self.built:
-            self.built[candidate.id] = load_reward(self.file(candidate), self.task)
+            found = load_reward(self.file(candidate), self.task)
+            known = (
+                self.journal.value("artifact", candidate.id) if self.journal.known("artifact", candidate.id) else None
+            )
+            if known is not None and hashes(found) != known["sha256"]:
+                raise StoreError(
+                    f"{self.file(candidate)} is not the reward that was checked as candidate {candidate.id} (its hash "
+                    "differs); put the old file back, or start anew with another --out."
+                )
+            self.built[candidate.id] = found
         return self.built[candidate.id]
 
     def passed(self, candidate: Candidate, reward: Reward) -> None:
         """Keep the reward of a candidate that passed the checks."""
         save_reward(self.file(candidate), reward)
+        self.journal.put("artifact", candidate.id, {"sha256": hashes(reward)})
         self.built[candidate.id] = reward
 
     def file(self, candidate: Candidate) -> Path:

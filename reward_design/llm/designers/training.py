@@ -24,17 +24,14 @@ from reward_design.envs.base import Task
 from reward_design.envs.host import HostEnv
 from reward_design.experiments.evaluation import Scorer, play_lanes
 from reward_design.experiments.units import summary
-from reward_design.llm.designers import episodes as told
 from reward_design.llm.designers.candidates import Refusal, Statistics
 from reward_design.llm.designers.pool import pool
-from reward_design.llm.designers.reflection import points
+from reward_design.llm.designers.told import side_by_side, statistics_of
 
-MAX_POINTS = 40
-"""Points kept of a curve."""
 MAX_BYTES = 256_000_000
 """Larger states (replay memories) are not kept between advances."""
-NUM_EPISODES, NUM_TRACES = 16, 4
-"""Episodes played after training, and how many of them are kept in words."""
+NUM_EPISODES = 16
+"""Episodes played after training."""
 
 
 class Training:
@@ -121,24 +118,11 @@ class Training:
         """What training with a candidate gave, and the episodes that its policies play."""
         found = summary(_joined(self.metrics[name]), self.config.steps_per_update)
         terms = self.pool.terms[name]
-        curves = {_named(k, terms): _mean(v) for k, v in found["curves"].items()}
-        places = points(range(len(found["steps"])), MAX_POINTS)
+        found["curves"] = {label: v for k, v in found["curves"].items() if (label := _named(k, terms))}
         episodes, outputs = self.play(name, seed=seed)
-        how = told.outcomes(self.task, episodes)
         paid = {terms[int(k)]: v for k, v in outputs.terms.items() if int(k) < len(terms)}
-        order = sorted(range(len(how)), key=lambda lane: how[lane] == told.SUCCESS)
-        return Statistics(
-            success=_rounded(found["final"]["success"]),
-            true_return=_rounded(found["final"]["true_return"]),
-            length=_rounded(found["final"]["length"]),
-            steps=tuple(int(found["steps"][i]) for i in places),
-            curves={k: tuple(v[i] for i in places) for k, v in curves.items() if k},
-            outcomes=told.histogram(self.task, episodes),
-            events=told.events(episodes),
-            traces=tuple(told.trace(self.task, episodes, lane, paid) for lane in _different(how, order)),
-            env_steps=self.done[name] * self.config.steps_per_update * len(self.seeds),
-            seconds=round(self.seconds[name], 2),
-        ), episodes
+        steps = self.done[name] * self.config.steps_per_update * len(self.seeds)
+        return statistics_of(self.task, found, episodes, paid, env_steps=steps, seconds=self.seconds[name]), episodes
 
     def play(self, name: str, *, seed: int = 0) -> tuple[Transition, Any]:
         """Episodes ``[T, B]`` of all seeds of a candidate, and what its reward pays for them."""
@@ -283,22 +267,6 @@ def _init(learner: base.Agent, env: Any, reward: Reward, config: Any, keys: Any)
     return jax.vmap(lambda key: learner.init(config, env, reward, key, None))(split)
 
 
-def side_by_side(parts: Sequence[Transition]) -> Transition:
-    """Episodes ``[T, B]`` of several plays as lanes of one, short ones padded with masked rows."""
-    longest = max(len(part.mask) for part in parts)
-
-    def padded(x: Any) -> Any:
-        return np.concatenate([x, np.zeros((longest - len(x), *x.shape[1:]), x.dtype)])
-
-    return jax.tree.map(lambda *x: np.concatenate([padded(np.asarray(v)) for v in x], axis=1), *parts)
-
-
-def _different(how: Sequence[str], order: Sequence[int]) -> list[int]:
-    """Lanes to show: failures first, one of every kind before the second of any."""
-    ranks = {lane: [how[other] for other in order[: i + 1]].count(how[lane]) for i, lane in enumerate(order)}
-    return sorted(order, key=lambda lane: (ranks[lane], order.index(lane)))[:NUM_TRACES]
-
-
 def _joined(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {k: np.concatenate([row[k] for row in rows], axis=1) for k in rows[0]} if rows else {}
 
@@ -309,13 +277,3 @@ def _named(metric: str, terms: Sequence[str]) -> str:
         return metric
     index = int(metric[5:])
     return f"term/{terms[index]}" if index < len(terms) else ""
-
-
-def _mean(values: np.ndarray) -> list[float | None]:
-    """Means over seeds, None where no seed has a value."""
-    columns = [[v for v in column if np.isfinite(v)] for column in np.asarray(values, float).T.tolist()]
-    return [float(f"{sum(column) / len(column):.4g}") if column else None for column in columns]
-
-
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(f"{v:.5g}") for v in np.asarray(values, float).tolist())
