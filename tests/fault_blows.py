@@ -68,7 +68,12 @@ def interrupted(scene: Scene) -> list[Row]:
     if moment is not None:
         process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=1200)
-    return [] if moment is None else [moment | {"status": process.returncode, "said": errors[-200:]}]
+    return [] if moment is None else [moment | {"status": process.returncode, "said": _said(scene, errors)}]
+
+
+def _said(scene: Scene, errors: str) -> str:
+    """The end of what a program said, without the place of its folder."""
+    return errors.replace(str(scene.out), "OUT")[-300:]
 
 
 def wrong_clock(scene: Scene) -> list[Row]:
@@ -85,7 +90,7 @@ def starved(scene: Scene) -> list[Row]:
     """Run it where no file can grow beyond a size that is drawn on the scale of its records."""
     size = round(2 ** scene.rng.uniform(6, 17))
     status, _, errors = replace(scene.program, prelude=f"limit_files({size})").finish(scene.out)
-    return [{"moment": "size", "bytes": size, "status": status, "said": errors[-300:]}] if status else []
+    return [{"moment": "size", "bytes": size, "status": status, "said": _said(scene, errors)}] if status else []
 
 
 def read_only(scene: Scene) -> list[Row]:
@@ -106,7 +111,7 @@ def read_only(scene: Scene) -> list[Row]:
             path.chmod(0o755)
         for path in files:
             path.chmod(0o644)
-    return [row | {"status": status, "said": errors[-300:]} for row in rows]
+    return [row | {"status": status, "said": _said(scene, errors)} for row in rows]
 
 
 def second(scene: Scene) -> list[Row]:
@@ -115,7 +120,11 @@ def second(scene: Scene) -> list[Row]:
     moment = wait_until(process, scene.out, scene.rng, scene.span)
     status, _, errors = scene.program.finish(scene.out) if moment is not None else (0, "", "")
     process.communicate(timeout=1200)
-    return [] if moment is None else [moment | {"status": status, "said": errors[-300:], "first": process.returncode}]
+    return (
+        []
+        if moment is None
+        else [moment | {"status": status, "said": _said(scene, errors), "first": process.returncode}]
+    )
 
 
 def damaged(scene: Scene) -> list[Row]:

@@ -1,6 +1,8 @@
 """Units in worker processes and on Ray: the same numbers, and nothing lost when a worker, a node or the driver dies."""
 
 import contextlib
+import gc
+import queue
 import re
 import subprocess
 import sys
@@ -10,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_design.experiments import Here, Processes, RayCluster, compare
+from reward_design.experiments import Here, Processes, RayCluster, compare, executors, units
 from reward_design.experiments.executors import executor
+from reward_design.experiments.progress import Progress
 from tests.deadly import MARKER
 
 ARGS = {
@@ -53,6 +56,32 @@ def test_a_unit_that_always_kills_its_worker_fails_alone(tmp_path):
     results = compare("chain", rewards, out=tmp_path, executor=Processes(1, retries=1), **ARGS)
     assert list(results.done) == [("chain", "sparse")]
     assert re.search(r"its worker process was ended by SIGKILL \(2 times\)", results.failed["chain", "dying"].reason)
+
+
+def unit(label, total_timesteps=512):
+    return units.planned(units.Order("chain", label, label, "q_learning", total_timesteps, ARGS["config"]))
+
+
+def test_a_worker_that_died_before_it_got_its_unit_is_lost_and_nothing_else():
+    events = queue.Queue()
+    member = executors._Worker(events, 1)
+    member.process.kill()
+    member.thread.join()
+    plan = unit("sparse")
+    member.take(plan, 0, (0, 1), Progress([plan], 2, enabled=False))
+    assert events.get_nowait() == (member, "lost", None)
+
+
+def test_a_worker_that_dies_after_its_last_unit_does_not_train_it_again():
+    plans = [unit("sparse"), unit("shaping", 5_000_000)]
+    runs = Processes(2).run(plans, (0, 1), Progress(plans, 2, enabled=False))
+    first = next(runs)
+    assert first["reward"] == "sparse"
+    workers = [found for found in gc.get_objects() if isinstance(found, executors._Worker)]
+    (idle,) = [member for member in workers if member.plan.label == "sparse"]
+    idle.process.kill()
+    idle.thread.join()
+    assert [record["reward"] for record in runs] == ["shaping"]
 
 
 def children(pid):

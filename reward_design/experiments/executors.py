@@ -79,6 +79,8 @@ class Processes:
                 busy.add(_Worker(events, devices).take(*waiting.popleft(), seeds, bar))
             while busy:
                 member, kind, value = events.get()
+                if member not in busy:  # it died after its last unit, which is not to be trained again
+                    continue
                 if kind == "progress":
                     bar.advance(member.plan, *value)
                     continue
@@ -114,7 +116,7 @@ class _Worker:
         self.plan: Any = None
         self.attempt = 0
         self.stopped = False
-        worker.write(self.process.stdin, sys.path)
+        self._send(sys.path)
         self.thread = threading.Thread(target=self._listen, args=(events,), daemon=True)
         self.thread.start()
 
@@ -123,8 +125,7 @@ class _Worker:
         data = worker.packed(plan, seeds)
         self.plan, self.attempt = plan, attempt
         bar.begin(plan)
-        with contextlib.suppress(BrokenPipeError):  # it has died between two units; the thread says so
-            worker.write(self.process.stdin, data)
+        self._send(data)
         return self
 
     def stop(self) -> None:
@@ -132,6 +133,12 @@ class _Worker:
         self.stopped = True
         self.process.kill()
         self.thread.join()
+
+    def _send(self, value: Any) -> None:
+        with contextlib.suppress(
+            BrokenPipeError, ValueError
+        ):  # it has died, its pipe may be closed; the thread says so
+            worker.write(self.process.stdin, value)
 
     def _listen(self, events: "queue.Queue[Any]") -> None:
         for kind, value in worker.messages(self.process.stdout):
