@@ -68,13 +68,13 @@ def test_a_worker_that_died_before_it_got_its_unit_is_lost_and_nothing_else():
     member.process.kill()
     member.thread.join()
     plan = unit("sparse")
-    member.take(plan, 0, (0, 1), Progress([plan], 2, enabled=False))
+    member.take(plan, 0, (0, 1), Progress([plan], (0, 1), enabled=False))
     assert events.get_nowait() == (member, "lost", None)
 
 
 def test_a_worker_that_dies_after_its_last_unit_does_not_train_it_again():
     plans = [unit("sparse"), unit("shaping", 5_000_000)]
-    runs = Processes(2).run(plans, (0, 1), Progress(plans, 2, enabled=False))
+    runs = Processes(2).run(plans, (0, 1), Progress(plans, (0, 1), enabled=False))
     first = next(runs)
     assert first["reward"] == "sparse"
     workers = [found for found in gc.get_objects() if isinstance(found, executors._Worker)]

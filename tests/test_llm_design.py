@@ -62,6 +62,7 @@ def test_a_round_draws_until_enough_candidates_run(tmp_path):
     assert stages.count("terms") >= 1
     assert sum(c.trained for c in found.candidates) == 2
     assert found.stopped == ""
+    assert found.path is not None
     assert load_reward(found.path).settings["weights"]
 
 
@@ -195,7 +196,7 @@ def test_card_sends_a_reward_back_before_training(tmp_path):
     found = search(model, tmp_path, "four_rooms", preset="card", rounds=2)
     held, passed = found.candidates[:2], found.candidates[2:]
     assert [c.refusal.stage for c in held] == ["preference"] * 2
-    assert max(c.accuracy for c in held) < 0.8 <= min(c.accuracy for c in passed)
+    assert max(c.accuracy or 0 for c in held) < 0.8 <= min(c.accuracy or 0 for c in passed)
     assert [c.trained for c in found.candidates] == [False, False, True, True]
     assert "ranks" in model.asked[-1][-1]["content"]
     assert "A failure that it pays too much" in model.asked[-1][-1]["content"]
@@ -259,6 +260,7 @@ def test_auto_mc_reward_criticises_repairs_and_scales_signs(tmp_path):
     assert first.trained
     assert second.parents == (first.id,)
     assert any(text.startswith("You find out") for text in told)
+    assert found.path is not None
     reward = load_reward(found.path)
     moves = task("chain").example._replace(obs=np.array([18]), next_obs=np.array([19]), mask=np.array([True]))
     output, _ = reward.unroll(*reward.init(None, moves), _rows(moves))

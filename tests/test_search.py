@@ -120,7 +120,7 @@ class Backwards:
 
     def run(self, plans, seeds, bar):
         for plan in reversed(plans):
-            yield units.run(plan, seeds, lambda steps: None)
+            yield units.run(plan, seeds, lambda steps, seen: None)
 
 
 def test_trials_of_a_batch_do_not_depend_on_the_order_in_which_they_end(found, tmp_path, trained):

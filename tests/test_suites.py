@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -196,7 +196,7 @@ def test_the_map_has_a_tile_and_a_score_for_every_design_on_every_task(judged):
     scores = normalised(RESULTS)
     middles = {(r, n.split("/")[1]): interquartile_mean(score) for (n, r), score in scores.items()}
     assert written == {key: f"{middle:.2f}" for key, middle in middles.items()}
-    colours = [to_hex(c).lower() for c in ax.collections[0].get_facecolor()]
+    colours = [to_hex(c).lower() for c in to_rgba_array(ax.collections[0].get_facecolor())]
     order = [(row, column) for row in rows for column in columns if (row, column) in middles]
     helped, harmed = (colours[order.index(key)] for key in (("good", "chain"), ("bad", "chain")))
     assert (helped, harmed) == (plots.GAIN, plots.LOSS)
