@@ -65,6 +65,8 @@ def small(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without learning curves, losses and maps; the true return keeps some points."""
     if record["kind"] == "comparison":
         return {**record, "format": FORMAT}
+    if record["kind"] == "artifact":
+        return {**record, "file": Path(record["file"]).name}
     if record["kind"] == "session":
         return {**record, "command": COMMAND}
     if record["kind"] == "exact":
