@@ -74,9 +74,14 @@ class Processes:
         events: queue.Queue[tuple[_Worker, str, Any]] = queue.Queue()
         devices = max(1, (os.cpu_count() or 1) // self.num_workers)
         busy: set[_Worker] = set()
+
+        def start() -> _Worker:
+            busy.add(member := _Worker(events, devices))  # before it gets a unit: from here on an interrupt ends it
+            return member
+
         try:
             for _ in range(min(self.num_workers, len(plans))):
-                busy.add(_Worker(events, devices).take(*waiting.popleft(), seeds, bar))
+                start().take(*waiting.popleft(), seeds, bar)
             while busy:
                 member, kind, value = events.get()
                 if member not in busy:  # it died after its last unit, which is not to be trained again
@@ -95,8 +100,9 @@ class Processes:
                     bar.end(member.plan, failed=record.get("reason", ""))
                     yield record
                 if waiting:
-                    free = _Worker(events, devices) if lost else member
-                    busy.add(free.take(*waiting.popleft(), seeds, bar))
+                    free = start() if lost else member
+                    busy.add(free)
+                    free.take(*waiting.popleft(), seeds, bar)
                 elif not lost:
                     member.stop()
         finally:
@@ -120,13 +126,12 @@ class _Worker:
         self.thread = threading.Thread(target=self._listen, args=(events,), daemon=True)
         self.thread.start()
 
-    def take(self, plan: Plan, attempt: int, seeds: Sequence[int], bar: Progress) -> "_Worker":
+    def take(self, plan: Plan, attempt: int, seeds: Sequence[int], bar: Progress) -> None:
         """Start on a unit."""
         data = worker.packed(plan, seeds)
         self.plan, self.attempt = plan, attempt
         bar.begin(plan)
         self._send(data)
-        return self
 
     def stop(self) -> None:
         """End the process, at once."""
