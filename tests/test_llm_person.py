@@ -81,20 +81,20 @@ def choose_the_laziest(driver, url, pairs):
 def test_a_person_in_a_browser_decides_what_the_next_round_starts_from(browser, tmp_path):
     settings = {**os.environ, "BROWSER": "true", "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)}
     with ScriptedServer(contents=ANSWERS) as server:
-        process = subprocess.Popen(
+        said, seen = [], []
+        with subprocess.Popen(
             command(server, tmp_path), cwd=tmp_path, env=settings, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        said, seen = [], []
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                said.append(line)
-                if "Choose on" in line:
-                    seen.append(choose_the_laziest(browser, line.split()[-1], 3))
-            assert process.wait(60) == 0, "".join(said)
-        finally:
-            process.kill()
+        ) as process:  # fmt: skip
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    said.append(line)
+                    if "Choose on" in line:
+                        seen.append(choose_the_laziest(browser, line.split()[-1], 3))
+                assert process.wait(60) == 0, "".join(said)
+            finally:
+                process.kill()
         asked = server.requests
     assert len(seen) == 2
     assert all(min(motions) < max(motions) for motions in seen)  # the clips do differ
