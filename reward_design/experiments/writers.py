@@ -18,6 +18,8 @@ from reward_design._optional import require
 
 PATIENCE = 10.0
 """Seconds in which the process of Weights & Biases has written what it was given."""
+HELD = 60.0
+"""Seconds in which it has noticed that the run it wrote for was killed."""
 _BLOCK, _PART, _LAST = 32_768, struct.Struct("<IHB"), (1, 4)
 COMPLETE = "complete"
 """File in the folder of a log that was written to its end; it holds what identifies the run."""
@@ -155,7 +157,7 @@ class WandB:
             x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
         )  # fmt: skip
         self._track = track
-        self._run = self._wandb.init(
+        self._run = self._when_free(
             mode="offline", project=os.environ.get("WANDB_PROJECT", PROJECT), dir=self.folder, id=_identifier(track),
             name="/".join(track.name), group="/".join(track.name[:-1]), config=dict(track.settings), settings=quiet,
             reinit="create_new",
@@ -174,6 +176,22 @@ class WandB:
         place = self._places(self._track)[-1]
         if self._is_on_disk(next(place.glob("run-*.wandb"))) and summary is not None:
             _complete(place, self._track)
+
+    def _when_free(self, **settings: Any) -> Any:
+        """Start a run; a process that writes for one that was killed holds its id until it has noticed."""
+        deadline = time.monotonic() + HELD
+        while True:
+            try:
+                return self._wandb.init(**settings)
+            except Exception as error:
+                if "is in use" not in str(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"the log of {settings['name']} is still held by a process of Weights & Biases, from a run "
+                        "that was killed or goes on; wait for it to end, and run the same command again."
+                    ) from error
+            time.sleep(0.2)
 
     def _is_on_disk(self, file: Path) -> bool:
         """Wait until another process, which returns before, has written the record of the end."""
