@@ -230,6 +230,7 @@ def test_a_killed_training_run_is_logged_once(tmp_path):
     words += ["--set", "num_envs=4", "num_steps=32", "--evaluations", "20", "--out", str(tmp_path), "--log", *BOTH]
     command = [sys.executable, "-m", "reward_design", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("WANDB_SERVICE", None)  # of this process, which would outlive the one that is killed
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 200
     while not ((tmp_path / FILE).is_file() and (tmp_path / FILE).read_bytes().count(b'"evaluation"') >= 3):
