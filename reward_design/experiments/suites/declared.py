@@ -100,7 +100,7 @@ def load_suite(suite: str | os.PathLike[str], size: str = "smoke") -> Suite:
 
     Example:
         >>> tuple(block.name for block in load_suite("core", "smoke").blocks)
-        ('quick',)
+        ('quick', 'host')
     """
     path = Path(suite) if str(suite).endswith(".toml") else FOLDER / f"{suite}.toml"
     if not path.is_file():
