@@ -1,7 +1,6 @@
 """Units in worker processes and on Ray: the same numbers, and nothing lost when a worker, a node or the driver dies."""
 
 import contextlib
-import gc
 import queue
 import re
 import subprocess
@@ -72,12 +71,19 @@ def test_a_worker_that_died_before_it_got_its_unit_is_lost_and_nothing_else():
     assert events.get_nowait() == (member, "lost", None)
 
 
-def test_a_worker_that_dies_after_its_last_unit_does_not_train_it_again():
+def test_a_worker_that_dies_after_its_last_unit_does_not_train_it_again(monkeypatch):
+    workers = []
+
+    class Noted(executors._Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            workers.append(self)
+
+    monkeypatch.setattr(executors, "_Worker", Noted)
     plans = [unit("sparse"), unit("shaping", 5_000_000)]
     runs = Processes(2).run(plans, (0, 1), Progress(plans, (0, 1), enabled=False))
     first = next(runs)
     assert first["reward"] == "sparse"
-    workers = [found for found in gc.get_objects() if isinstance(found, executors._Worker)]
     (idle,) = [member for member in workers if member.plan.label == "sparse"]
     idle.process.kill()
     idle.thread.join()
