@@ -90,7 +90,7 @@ def table(judged: suites.Verdict) -> str:
     """A line per design, the best first."""
     rows = ["| design | tasks | score | beats sparse | helped on | harmed on |", "|---|---|---|---|---|---|"]
     for line in sorted(judged.lines, key=lambda line: -(line.score.value if line.score else -1.0)):
-        helped, harmed = (", ".join(name.partition("/")[2] for name in names) for names in (line.helped, line.harmed))
+        helped, harmed = (", ".join(judged.tasks[name] for name in names) for names in (line.helped, line.harmed))
         score, beats = (shown(line.score, 1.0, ".2f"), shown(line.improvement, 100.0, ".0f", "%"))
         rows.append(f"| `{line.reward}` | {line.num_tasks} | {score} | {beats} | {helped} | {harmed} |")
     return "\n".join(rows)

@@ -131,9 +131,12 @@ RESULTS = {
 }  # fmt: skip
 
 
+ANY = suites.load_suite("core", "core")
+
+
 @pytest.fixture
 def judged():
-    return suites.verdict(RESULTS, suites.load_suite("core", "core"))
+    return suites.verdict(RESULTS, ANY)
 
 
 def test_scores_are_between_the_worst_and_the_best_design(judged):
@@ -177,6 +180,28 @@ def test_rank_correlations_are_those_of_scipy(judged):
     assert judged.correlations["loss"] is not None
     few = suites.verdict({"a/chain": RESULTS["a/chain"]}, judged.suite)
     assert few.correlations["regret"] is None
+
+
+def test_a_block_is_named_where_two_have_the_task(judged):
+    assert judged.tasks == {"a/chain": "chain", "b/cliff": "cliff"}
+    assert "it helped on chain, cliff." in suites.sentences(judged)[0]
+    both = suites.verdict({**RESULTS, "c/chain": RESULTS["a/chain"]}, judged.suite)
+    assert both.tasks == {"a/chain": "a/chain", "b/cliff": "cliff", "c/chain": "c/chain"}
+
+
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "goes with the regret"),
+        ([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], "goes against the regret"),
+        ([0.3, 0.6, 0.1, 0.5, 0.2, 0.4], "tells nothing clear about the regret"),
+    ],
+)
+def test_a_correlation_is_told_only_where_it_is_clear(distances, said):
+    finals = {name: GENERATOR.normal(0, 1, 8) for name in ("sparse", *"abcde")}
+    pairs = zip(distances, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], strict=True)
+    found = suites.verdict({"a/chain": comparison("chain", finals, dict(zip(finals, pairs, strict=True)))}, ANY)
+    assert said in " ".join(suites.sentences(found))
 
 
 def test_the_page_says_what_the_sentences_say(judged):

@@ -27,7 +27,7 @@ def score_map(judged: Verdict, ax: Axes) -> Axes:
     for reward, (_, _, failed) in verdicts.items():
         for column in set(failed) & set(columns):
             _write(ax, columns.index(column), rows.index(reward), "✕")
-    _label(ax, rows, columns)
+    _label(ax, rows, [judged.tasks[column] for column in columns])
     return ax
 
 
@@ -45,8 +45,7 @@ def _write(ax: Axes, x: int, y: int, text: str) -> None:
 def _label(ax: Axes, rows: list[str], columns: list[str]) -> None:
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    names = [column.partition("/")[2] for column in columns]
-    ax.set_xticks(np.arange(len(columns)), names, rotation=35, ha="left", rotation_mode="anchor")
+    ax.set_xticks(np.arange(len(columns)), columns, rotation=35, ha="left", rotation_mode="anchor")
     ax.set_yticks(np.arange(len(rows)), list(plots.shown(rows).values()))
     ax.xaxis.tick_top()
     ax.tick_params(length=0, colors=plots.INK)

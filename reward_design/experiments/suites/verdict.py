@@ -1,5 +1,6 @@
 """Which design helped where: statistics over all comparisons of a suite, and sentences that say it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,13 @@ class Verdict:
     def rewards(self) -> tuple[str, ...]:
         """All designs, in the order of the file."""
         return tuple(dict.fromkeys(reward for found in self.results.values() for reward in found.rewards))
+
+    @cached_property
+    def tasks(self) -> dict[str, str]:
+        """What a comparison is called: its task, and the block before it where two blocks have that task."""
+        tasks = {name: name.partition("/")[2] for name in self.results}
+        count = Counter(tasks.values())
+        return {name: task if count[task] == 1 else name for name, task in tasks.items()}
 
     @property
     def baseline(self) -> str:
@@ -144,26 +152,27 @@ def normalised(results: Mapping[str, Results]) -> dict[tuple[str, str], np.ndarr
 def sentences(judged: Verdict) -> list[str]:
     """What was found, in plain words with its figures."""
     lines = [(line, line.improvement) for line in judged.lines if line.improvement is not None]
-    found = [_sentence(line, beats, judged.baseline) for line, beats in sorted(lines, key=lambda pair: -pair[1].value)]
+    ranked = sorted(lines, key=lambda pair: -pair[1].value)
+    found = [_sentence(line, beats, judged.baseline, judged.tasks) for line, beats in ranked]
     for kind, what in (("regret", "the regret of its optimal policy"), ("loss", "what trained agents fall short of")):
         value = judged.correlations[kind]
         if value is not None:
+            verb = "goes with" if value.low > 0 else "goes against" if value.high < 0 else "tells nothing clear about"
             found.append(
-                f"The distance of a design to the true reward, known before training, goes with {what}: rank "
+                f"The distance of a design to the true reward, known before training, {verb} {what}: rank "
                 f"correlation {report.number(value)} ({report.interval(value)})."
             )
     return found or ["No design has finished on a task together with the baseline yet."]
 
 
-def _sentence(line: Line, beats: Estimate, baseline: str) -> str:
+def _sentence(line: Line, beats: Estimate, baseline: str, tasks: Mapping[str, str]) -> str:
     share = f"{report.percent(beats)} of pairs of runs ({report.percents(beats)})"
-    tasks = f"on {line.num_tasks} task{'' if line.num_tasks == 1 else 's'}"
+    count = f"on {line.num_tasks} task{'' if line.num_tasks == 1 else 's'}"
     clear = beats.low > 0.5 or beats.high < 0.5
-    text = f"{line.reward} beats {baseline} in {share} {tasks}"
+    text = f"{line.reward} beats {baseline} in {share} {count}"
     text += "" if clear else ": no clear difference"
-    where = [
-        f"it {verb} {_listed(names)}" for verb, names in (("helped on", line.helped), ("harmed", line.harmed)) if names
-    ]
+    found = (("helped on", line.helped), ("harmed", line.harmed))
+    where = [f"it {verb} {', '.join(tasks[name] for name in names)}" for verb, names in found if names]
     return f"{text}; {' and '.join(where)}." if where else f"{text}."
 
 
@@ -189,7 +198,3 @@ def _rank_correlation(pairs: np.ndarray) -> Estimate | None:
 def _spearman(pairs: np.ndarray) -> float:
     found: Any = stats.spearmanr(pairs)
     return float(found.statistic)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
