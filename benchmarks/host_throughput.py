@@ -2,6 +2,7 @@
 
     python benchmarks/host_throughput.py
     python benchmarks/host_throughput.py --tasks mujoco/HalfCheetah --num-envs 64 --repeats 3
+    python benchmarks/host_throughput.py --tasks minihack/Room-5x5 --num-envs 8 --peers stable_baselines3 --hold
 
 On every task and number of environments: PPO (256 steps per environment, 10 epochs, minibatches of 64, network 64 x
 64) against stable-baselines3's and sbx's at the same settings, with and without overlap of stepping and update, and
@@ -13,6 +14,7 @@ off-policy agents in ``offpolicy_throughput.py``, what the wrappers cost in ``ad
 import dataclasses
 import importlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ SETTINGS = {
     "num_steps": NUM_STEPS, "num_epochs": 10, "learning_rate": 3e-4, "learning_rate_end": 3e-4, "entropy_coef": 0.0,
     "entropy_coef_end": 0.0,
 }  # fmt: skip
+HELD = 1e-12
+"""Learning rate of a policy that is to stay as it is."""
 GOALS = {
     "mujoco": {"stable_baselines3": (">= 6", ">= 7"), "sbx": (">= 4", ">= 5"), "raw": ">= 0.45"},
     "minihack": {"stable_baselines3": (">= 2.5", "")},
@@ -51,6 +55,8 @@ class Args:
         repeats: pairs A B that are timed.
         steps: environment steps of one run of ours (at least two rollouts).
         peer_steps: environment steps of one run of a peer (at least one rollout).
+        hold: both sides learn so slowly that the policy stays as it is: where one that learns shortens its episodes,
+            resets would be compared with steps.
         out: file that gets a JSON line per comparison.
     """
 
@@ -60,6 +66,7 @@ class Args:
     repeats: int = 5
     steps: int = 40_960
     peer_steps: int = 4_096
+    hold: bool = False
     out: Path = Path("results/host_throughput.jsonl")
 
 
@@ -75,8 +82,10 @@ def compare(args: Args, name: str, num_envs: int) -> None:
     """All comparisons on one task with one number of environments."""
     rollout = num_envs * NUM_STEPS
     steps, peer_steps = max(args.steps, 2 * rollout), max(args.peer_steps, rollout)
-    config = ppo.Config(total_timesteps=steps, num_envs=num_envs, num_minibatches=rollout // 64, **SETTINGS)
     settings = {**SETTINGS, "num_minibatches": rollout // 64, "num_envs": num_envs}
+    if args.hold:
+        settings |= {"learning_rate": HELD, "learning_rate_end": HELD}
+    config = ppo.Config(total_timesteps=steps, **settings)
     plain, overlapped = host_ppo(name, config, False), host_ppo(name, config, True)
     goals = GOALS[name.partition("/")[0]]
     where = f"{name} x {num_envs}"
@@ -84,7 +93,7 @@ def compare(args: Args, name: str, num_envs: int) -> None:
         if peer == "sbx" and isinstance(task(name).env.observation_space, gymnasium.spaces.Dict):
             print(f"sbx has no PPO for the observations of {name}")
             continue
-        theirs, goal = peer_ppo(peer, name, num_envs, peer_steps), goals.get(peer, ("", ""))
+        theirs, goal = peer_ppo(peer, name, settings, peer_steps), goals.get(peer, ("", ""))
         report(args, f"host PPO / {peer}, {where}", plain, theirs, goal=goal[0], settings=settings)
         report(args, f"overlapped / {peer}, {where}", overlapped, theirs, goal=goal[1], settings=settings)
     ceiling = raw(name, num_envs, steps)
@@ -123,18 +132,19 @@ def raw(name: str, num_envs: int, steps: int) -> Timed:
     return run
 
 
-def peer_ppo(package: str, name: str, num_envs: int, steps: int) -> Timed:
+def peer_ppo(package: str, name: str, settings: Mapping[str, Any], steps: int) -> Timed:
     """PPO of stable-baselines3 or sbx at the same settings."""
     from stable_baselines3.common.env_util import make_vec_env
 
     nets: dict[str, Any] = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
     if package == "stable_baselines3":
         nets["activation_fn"] = importlib.import_module("torch").nn.Tanh
-    venv = make_vec_env(lambda: _gymnasium(name), n_envs=num_envs)
+    venv = make_vec_env(lambda: _gymnasium(name), n_envs=settings["num_envs"])
     policy = "MultiInputPolicy" if isinstance(venv.observation_space, gymnasium.spaces.Dict) else "MlpPolicy"
     model = importlib.import_module(package).PPO(
-        policy, venv, n_steps=NUM_STEPS, batch_size=64, n_epochs=10, device="cpu", policy_kwargs=nets
-    )
+        policy, venv, learning_rate=settings["learning_rate"], n_steps=NUM_STEPS, batch_size=64, n_epochs=10,
+        device="cpu", policy_kwargs=nets,
+    )  # fmt: skip
 
     def run() -> float:
         start = time.perf_counter()
