@@ -11,6 +11,7 @@ from reward_design._names import suggestion
 
 SMALL_DQN = {"hidden": (64, 64), "batch_size": 64, "learning_rate": 1e-3, "learning_starts": 1_000}
 SMALL_SAC = {"hidden": (64, 64), "batch_size": 128, "learning_rate": 1e-3, "num_envs": 4, "num_steps": 4}
+ARM_SAC = {"hidden": (64, 64), "batch_size": 128, "learning_rate": 1e-3, "learning_starts": 1_000}
 ROOMS = {"num_steps": 128, "num_minibatches": 8, "learning_rate_end": 1e-4}
 CORRIDORS = {**ROOMS, "torso": "conv", "num_envs": 16, "entropy_coef": 0.003, "entropy_coef_end": 0.003}
 LOCOMOTION = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer")
@@ -57,7 +58,7 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
         "pendulum": {"total_timesteps": 16_000, **SMALL_SAC},
         "point_maze": {"total_timesteps": 40_000, **SMALL_SAC},
         **{f"mujoco/{name}": {"total_timesteps": 300_000, "learning_starts": 10_000} for name in LOCOMOTION},
-        **{f"mujoco/{name}": {"total_timesteps": 50_000, "learning_starts": 1_000} for name in ARMS},
+        **{f"mujoco/{name}": {"total_timesteps": 50_000, **ARM_SAC} for name in ARMS},
     },
 }
 """Settings by agent and task that differ from the agent's defaults; whatever is not listed takes those."""
