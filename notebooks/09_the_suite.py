@@ -29,7 +29,8 @@ from reward_design.experiments import plots, suites
 # %% [markdown]
 # ## The suite
 #
-# `core` comes with the package: tasks of all families, fifteen designs. Its core size takes a night,
+# `core` comes with the package: tasks of all families, fourteen designs. Its core size takes some two hours on two
+# cores,
 #
 #     reward-design compare --suite core --size core --out results/core --executor processes --workers 2
 #
