@@ -55,7 +55,7 @@ def at_least(config: Any, smallest: int, *names: str) -> None:
     """
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < smallest:
+        if value is not None and not value >= smallest:  # NaN is no setting either
             raise ValueError(f"{name} must be at least {smallest}, got {value}.")
 
 

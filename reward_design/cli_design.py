@@ -61,7 +61,9 @@ class Design:
     audits: str = "exact"
     """Which candidates get a distance and an audit: exact (on tabular tasks), sampled (on all), none."""
     person: bool = False
-    """You choose the best and the worst of every round on a local page with clips (preset icpl)."""
+    """You compare the candidates of every round on a local page with clips (presets icpl and revolve)."""
+    questions: int | None = None
+    """With --person, pairs of a round that you are asked about; all of them by default."""
     final_seeds: int = 5
     """Fresh seeds of the comparison at the end; 0 for none."""
     seed: int = 0
@@ -76,8 +78,10 @@ class Design:
     def run(self, command: str) -> int:
         """Search, compare, write the page; 1 if no candidate was trained."""
         from reward_design.agents import use_all_cores
+        from reward_design.agents.settings import at_least
 
         use_all_cores()
+        at_least(self, 0, "final_seeds")
         from reward_design.envs import task as find
         from reward_design.experiments import budgets, terminal
         from reward_design.llm.designers import controls, design, page, person
@@ -85,7 +89,7 @@ class Design:
 
         task, config, console = find(self.task), budgets.assignments(self.set), terminal.console()
         tell = None if self.quiet else _teller(console)
-        judge = person.Person(console) if self.person else None
+        judge = person.Person(console, num_questions=self.questions) if self.person else None
         found = design(
             task, model=self._model(), preset=self.preset, language=self.language, rounds=self.rounds,
             candidates=self.candidates, budget=self._budget(), seeds=self.seeds, steps=self.total_timesteps,
@@ -139,7 +143,8 @@ def _conclude(console: Any, found: Any, page: Any) -> None:
     if found.stopped:
         console.print(f"Ended early: {found.stopped}", highlight=False, markup=False, soft_wrap=True)
     if found.best is None:
-        console.print("No candidate was trained; the page says why each was refused.", highlight=False)
+        why = "the page says why each was refused." if found.candidates else "the model proposed none."
+        console.print(f"No candidate was trained; {why}", highlight=False)
     else:
         fitness = found.best.fitness
         console.print(

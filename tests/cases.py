@@ -12,9 +12,18 @@ import numpy as np
 import reward_design as rd
 from reward_design import Kind, Reward, Transition
 from reward_design.bilevel import alignment_reward
-from reward_design.llm import Labeller, chat_model, classification_reward, ranking_reward, retrieval_reward
+from reward_design.llm import (
+    Labeller,
+    chat_model,
+    classification_reward,
+    ranking_reward,
+    retrieval_reward,
+    subgoal_reward,
+)
+from reward_design.llm.annotate_calm import programmatic
 from reward_design.llm.annotate_keys import digest
 from reward_design.llm.annotate_rewards import CharNetwork
+from reward_design.llm.annotate_steps import Step
 from reward_design.preferences import Factor, bradley_terry, factor_sum, heron, preference_reward, synthetic_teacher
 from reward_design.redistribution import (
     hidden_reward,
@@ -220,6 +229,14 @@ def labelled(factory: Callable[..., Reward], **settings: Any) -> Reward:
     return dataclasses.replace(reward, init=init)
 
 
+def achieved(**settings: Any) -> Reward:
+    """A reward for sub-goals that half of the steps achieve."""
+    keys = [bytes([a, b]) for a in range(60, 70) for b in range(60, 70)]
+    events = (frozenset({"picked_up"}), frozenset({"door_opened"}), frozenset())
+    steps = [Step("", "", "", "", "", events[i % 3], key=key) for i, key in enumerate(keys)]
+    return subgoal_reward(programmatic(steps), look=letters, **settings)
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 P, C, T = Kind.POINTWISE, Kind.CAUSAL, Kind.TRAJECTORY
@@ -280,5 +297,7 @@ CASES = [
     Case("hidden_reward", "", hidden_reward, P),
     Case("retrieval_reward", "", lambda: labelled(retrieval_reward), C),
     Case("classification_reward", "", lambda: labelled(classification_reward, network=CharNetwork(4)), C),
+    Case("subgoal_reward", "", achieved, C),
+    Case("subgoal_reward", "every time", lambda: achieved(once=False), C),
     Case("ranking_reward", "", lambda: labelled(ranking_reward, network=CharNetwork(4), threshold=-9.0), C),
 ]

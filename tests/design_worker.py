@@ -20,12 +20,15 @@ SMALL = {
 SEARCHES: dict[str, dict[str, Any]] = {
     "device": {"task": "chain", **SMALL},
     "orso": {"task": "chain", "preset": "orso", **SMALL, "steps": 2560},
+    "orso-sets": {"task": "chain", "preset": "orso", **SMALL, "rounds": 2, "steps": 20480},
     "host": {
         "task": "mujoco/InvertedPendulum", **SMALL, "steps": 512, "seeds": 2,
         "config": {**SMALL["config"], "num_envs": 2},
     },
 }  # fmt: skip
 FACTORS = {"mujoco/InvertedPendulum": "tilt"}
+POOR = {"orso-sets": (2, 3)}
+"""Calls that are answered with the opposite of what the task wants."""
 
 
 def run(out: Path, calls: Path, stage: str = "", search: str = "device"):
@@ -39,7 +42,8 @@ def run(out: Path, calls: Path, stage: str = "", search: str = "device"):
             _die()
         with calls.open("a") as file:
             file.write(f"{number}\n")
-        entry = {"factor": FACTORS.get(task, "distance"), "shape": "progress", "direction": "decrease"}
+        direction = "increase" if number in POOR.get(search, ()) else "decrease"
+        entry = {"factor": FACTORS.get(task, "distance"), "shape": "progress", "direction": direction}
         return json.dumps({"terms": [{**entry, "weight": number + 1, "scale": 1}]})
 
     model.__name__ = "counted"

@@ -1,19 +1,29 @@
 """CALM's annotator: what a model is shown, how verdicts are scored, what happens to failures."""
 
+import dataclasses
 import json
+from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 
-from reward_design.llm import Budget, ModelError, annotate, chat_model
-from reward_design.llm.annotate_calm import baselines, find_subgoals, labels, score
+import reward_design as rd
+from reward_design.envs import task
+from reward_design.llm import Budget, ModelError, annotate, chat_model, subgoal_reward
+from reward_design.llm.annotate_calm import Annotations, baselines, find_subgoals, labels, programmatic, score
 from reward_design.llm.annotate_prompts import LEGEND, Prompt, better, helpful, label
-from reward_design.llm.annotate_steps import KEYROOM, Step, Subgoal
+from reward_design.llm.annotate_steps import KEYROOM, Step, Subgoal, record_steps
 
 KEY = Step(". @ (", ". . @", "", "g - a key named The Master Key.", "PICKUP", frozenset({"picked_up", "message"}))
 DOOR = Step("+ @ .", "- @ .", "", "Never mind.", "APPLY", frozenset({"door_opened", "door_unlocked"}))
 NOTHING = Step(". @ .", ". . @", "", "", "E", frozenset())
 STEPS = [KEY, DOOR, NOTHING, NOTHING]
+
+
+@pytest.fixture
+def nethack():
+    pytest.importorskip("nle")
 
 
 def verdict(key, door):
@@ -138,12 +148,126 @@ def test_the_label_is_read_from_its_field_alone():
         assert next(iter(schema["properties"])) == "analysis"  # thinking comes before the label
 
 
+# --- the reward -----------------------------------------------------------------------------------------------------
+
+GOALS = ("key", "door")
+
+
+def judged(rng, num):
+    """Steps that look like one of six, with verdicts of which some are missing."""
+    looks = rng.integers(6, size=num)
+    steps = [Step("", "", "", "", "", frozenset(), key=bytes([int(i), 1])) for i in looks]
+    verdicts = np.where(rng.random((num, 2)) < 0.2, np.nan, rng.random((num, 2)) < 0.4)
+    return Annotations(steps, KEYROOM, verdicts, [["", ""]] * num, Counter())
+
+
+def naive_value(found, look, goal, value):
+    """Of what was said about steps that look so."""
+    counts = {}
+    for step, row in zip(found.steps, found.verdicts):
+        yes, known = counts.get(step.key, (0, 0))
+        counts[step.key] = (yes + (row[goal] == 1), known + (not np.isnan(row[goal])))
+    yes, known = counts.get(look, (0, 0))
+    most = max(y for y, _ in counts.values())
+    return yes / max(known if value == "share" else most, 1)
+
+
+def naive_bonus(found, looks, ends, beta, once, value):
+    """Step by step, a sub-goal at a time."""
+    paid, rewards = [0.0, 0.0], []
+    for look, end in zip(looks, ends):
+        total = 0.0
+        for goal in range(2):
+            v = naive_value(found, look, goal, value)
+            total += max(v - paid[goal], 0.0) if once else v
+            paid[goal] = max(paid[goal], v)
+        rewards.append(beta * total)
+        paid = [0.0, 0.0] if end else paid
+    return rewards
+
+
+def played(looks, ends):
+    """One lane of steps with two letters each."""
+    rows = np.array([list(look) for look in looks], np.uint8)[:, None]
+    zeros, mask = np.zeros(len(looks), np.float32)[:, None], np.ones((len(looks), 1), bool)
+    return rd.Transition(rows, zeros, rows, zeros, np.array(ends)[:, None], ~mask, mask)
+
+
+@pytest.mark.parametrize(("once", "value"), [(True, "share"), (False, "share"), (True, "count"), (False, "count")])
+def test_the_bonus_against_a_naive_loop(once, value):
+    rng = np.random.default_rng(3)
+    found = judged(rng, 40)
+    looks = [bytes([int(i), 1]) for i in rng.integers(8, size=30)]  # two of eight were never judged
+    ends = (rng.random(30) < 0.15).tolist()
+    reward = subgoal_reward(found, beta=0.5, once=once, value=value, look=lambda t: t.obs)
+    rows = played(looks, ends)
+    output, _ = reward.unroll(*reward.init(jax.random.key(0), jax.tree.map(lambda x: x[0], rows)), rows)
+    expected = naive_bonus(found, looks, ends, 0.5, once, value)
+    np.testing.assert_allclose(output.reward[:, 0], expected, rtol=1e-5, atol=1e-6)
+    assert sum(expected) > 0.5
+    other = naive_bonus(found, looks, ends, 0.5, not once, value)
+    assert abs(sum(other) - sum(expected)) > 0.1
+    assert sorted(output.terms) == sorted(GOALS)
+
+
+def test_a_loop_earns_once_and_without_once_for_ever():
+    found = programmatic([Step("", "", "", "", "", frozenset({"picked_up"}), key=b"k")])
+    rows = played([b"k"] * 9, [False] * 9)
+    total = {}
+    for once in (True, False):
+        reward = subgoal_reward(found, beta=1.0, once=once, look=lambda t: t.obs)
+        output, _ = reward.unroll(*reward.init(None, jax.tree.map(lambda x: x[0], rows)), rows)
+        total[once] = float(output.reward.sum())
+    assert total == {True: 1.0, False: 9.0}
+
+
+@pytest.mark.parametrize(
+    ("steps", "settings", "text"),
+    [
+        ([KEY], {}, "steps with keys of one length"),
+        ([dataclasses.replace(KEY, key=b"ab"), dataclasses.replace(KEY, key=b"a")], {}, r"lengths \[1, 2\]"),
+        ([dataclasses.replace(KEY, key=b"a")], {"value": "mean"}, "value must be 'share' or 'count'"),
+    ],
+)
+def test_rewards_need_steps_that_can_be_recognised(steps, settings, text):
+    with pytest.raises(ValueError, match=text):
+        subgoal_reward(programmatic(steps), **settings)
+
+
+def test_rewards_need_verdicts_and_fitting_observations():
+    silent = annotate(chat_model(lambda messages: "Who knows."), [dataclasses.replace(KEY, key=b"ab")])
+    with pytest.raises(ValueError, match="needs verdicts, got none about 1 steps"):
+        subgoal_reward(silent)
+    with pytest.raises(ValueError, match="programmatic labels need steps"):
+        programmatic([])
+    rows = jax.tree.map(lambda x: x[0], played([b"ab"], [False]))
+    reward = subgoal_reward(programmatic([dataclasses.replace(KEY, key=b"abc")]), look=lambda t: t.obs)
+    with pytest.raises(ValueError, match=r"\[B, 3\] uint8.*annotate steps of this task"):
+        reward.init(None, rows)
+    with pytest.raises(ValueError, match=r"obs\['glyphs'\] and the action; give look="):
+        subgoal_reward(programmatic([dataclasses.replace(KEY, key=b"abc")])).init(None, rows)
+
+
+def test_what_was_recorded_is_recognised_in_play(nethack):
+    """All that was labelled in some steps is paid when the same steps are played; nothing at all for other actions."""
+    room = task("minihack/KeyRoom-S5")
+    steps = record_steps(room, 6, seed=1)
+    reward = subgoal_reward(programmatic(steps), beta=1.0)
+    raw = np.array([np.frombuffer(step.key, np.uint8) for step in steps]).astype(np.int16)
+    tiles = (raw.shape[1] - 1) // 2
+    glyphs = (raw[:, :tiles] + 256 * raw[:, tiles:-1]).reshape(len(steps), 9, 9)
+    no = np.zeros(len(steps), bool)
+
+    def paid(action):
+        batch = rd.Transition({"glyphs": glyphs}, action, None, np.zeros(len(steps), np.float32), no, no, ~no)
+        return reward.step(*reward.init(None, batch), batch)[0].reward
+
+    np.testing.assert_array_equal(paid(raw[:, -1].astype(int)), labels(steps, KEYROOM).sum(axis=1))
+    assert labels(steps, KEYROOM).sum() == 4
+    assert not np.asarray(paid(raw[:, -1].astype(int) + 50)).any()
+
+
 # --- MiniHack --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nethack():
-    pytest.importorskip("nle")
 
 
 @pytest.mark.parametrize("level", ["KeyRoom-S5", "Room-Ultimate-15x15", "Quest-Easy", "Sokoban1a"])

@@ -19,7 +19,8 @@ from reward_design.llm import Budget, design, load_reward
 from reward_design.llm.designers import PRESETS, Parts
 from reward_design.llm.designers.answers import sign_scaled, source_of
 from reward_design.llm.designers.candidates import Candidate
-from reward_design.llm.designers.person import best_and_worst
+from reward_design.llm.designers.elo import Proxy
+from reward_design.llm.designers.person import Person, best_and_worst
 from reward_design.llm.designers.random_search import random_terms
 from reward_design.llm.terms import parse_terms
 from reward_design.preferences.person import Given
@@ -127,6 +128,8 @@ def test_another_search_is_refused_in_the_same_folder(tmp_path):
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"audits": "some"}, "audits must be one of"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"seeds": [1, 1]}, "seeds must be at least 1, or different numbers"),
     ],
 )
 def test_settings_are_checked_before_anything_is_asked(settings, text, tmp_path):
@@ -213,6 +216,30 @@ def test_orso_hands_out_half_of_the_training(tmp_path):
     assert len(slices) == spent / 128
 
 
+def test_orso_draws_a_new_set_where_none_of_a_round_comes_near_the_best(tmp_path):
+    good, poor = ([terms(w, direction=d) for w in range(1, 4)] for d in ("decrease", "increase"))
+    model = Script(*good[:2], *poor[:2], terms(4.0), poor[2])
+    found = search(model, tmp_path, preset="orso", rounds=2, candidates=2, steps=20480)
+    records = read(tmp_path)
+    sets = [r["value"] for r in records if r["kind"] == "set"]
+    assert [(v["round"], v["first"], v["exhausted"]) for v in sets] == [
+        (0, "0.0", False), (1, "1.0", True), (1, "1.2", False),
+    ]  # fmt: skip
+    assert [v["spent"] + v["left"] for v in sets] == [10, 10, sets[1]["left"]]
+    assert sets[1]["spent"] == 4
+    slices = [r["name"] for r in records if r["kind"] == "slice"]
+    assert slices == [f"{number}/{play}" for number in range(2) for play in range(10)]
+    assert [c.id for c in found.candidates] == ["0.0", "0.1", "1.0", "1.1", "1.2", "1.3"]
+    winner = max(found.candidates[:4], key=lambda c: c.fitness)
+    assert winner.round == 0
+    assert {c.parents for c in found.candidates[4:]} == {(winner.id,)}  # the best of all, not of the poor set
+    assert sum(c.statistics.env_steps for c in found.candidates) == 20 * 16 * 128
+    asked = len(model.asked)
+    again = search(model, tmp_path, preset="orso", rounds=2, candidates=2, steps=20480)
+    assert len(model.asked) == asked
+    assert again.candidates == found.candidates
+
+
 def test_revolve_crosses_and_mutates(tmp_path):
     model = Script(*(terms(w) for w in range(1, 99)))
     found = search(model, tmp_path, preset="revolve", rounds=3, candidates=2)
@@ -221,6 +248,67 @@ def test_revolve_crosses_and_mutates(tmp_path):
     known = {c.id: c for c in found.candidates}
     for child in found.candidates:
         assert all(known[p].round < child.round for p in child.parents)
+
+
+def rated(found):
+    return {c.id: float(c.rating) for c in found.candidates}
+
+
+def test_revolve_takes_ratings_of_pairs_for_fitness(tmp_path):
+    """With the judge turned round, the islands hold what the task likes least; pairs are asked for once."""
+
+    class Counted(Proxy):
+        def compare(self, session, number, candidates):
+            asked.append([c.id for c in candidates])
+            return super().compare(session, number, candidates)
+
+    asked, found = [], {}
+    for error in (0.0, 1.0):
+        model = Script(*(terms(w, direction=d) for w in (1.0, 2.0, 3.0) for d in ("decrease", "increase")))
+        where = tmp_path / str(error)
+        settings = {"preset": "revolve", "rounds": 2, "candidates": 2, "steps": 8192}
+        found[error] = search(model, where, judge=Counted(error=error), **settings)
+        again = search(model, where, judge=Counted(error=error), **settings)
+        assert again.candidates == found[error].candidates
+    assert [len(one) for one in asked] == [2, 3, 2, 3]  # the best of the first round is judged in the second again
+    for error, result in found.items():
+        first = [c for c in result.candidates if c.round == 0]
+        assert first[0].fitness != first[1].fitness
+        best_rated = max(first, key=lambda c: c.rating or 0.0)
+        assert (best_rated is max(first, key=lambda c: c.fitness)) == (error == 0.0)
+        assert sum(rated(result).values()) == pytest.approx(4 * 1500, abs=0.1)
+        assert '<th class="n">Elo</th>' in (tmp_path / str(error) / "report.html").read_text()
+
+
+def test_a_person_rates_pairs(tmp_path):
+    def answer(page):
+        while (question := page.questionnaire.question()) is not None:
+            shown.append((question.first, question.second))
+            page.questionnaire.give(question.number, "first" if question.first < question.second else "second")
+
+    shown = []
+    model = Script(*(terms(w) for w in (1.0, 2.0, 3.0)))
+    judge = Person(open_browser=False, wait=answer, num_questions=2)
+    found = search(model, tmp_path, preset="revolve", rounds=1, candidates=3, judge=judge)
+    assert len(shown) == 2
+    values = list(rated(found).values())
+    assert sum(values) == pytest.approx(4500, abs=0.1)
+    for first, second in shown:
+        better, worse = sorted((first, second))
+        assert values[better] > values[worse]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"preset": "revolve", "judge": lambda *_: None}, TypeError, "needs a judge that has a method compare"),
+        ({"preset": "icpl", "judge": Proxy()}, TypeError, "needs a judge that can be called"),
+        ({"preset": "eureka", "judge": Proxy()}, ValueError, "asks no judge, got one.*icpl and revolve"),
+    ],
+)
+def test_judges_that_cannot_do_it_are_refused(settings, error, text, tmp_path):
+    with pytest.raises(error, match=text):
+        search(Script(terms()), tmp_path, **settings)
 
 
 # --- code -----------------------------------------------------------------------------------------------------------
@@ -350,6 +438,7 @@ def undisturbed(tmp_path_factory):
     [
         ("orso", "update:5", "update:2"),
         ("orso", "slice:6", "slice:1"),
+        ("orso-sets", "set:2", "slice:2"),
         ("host", "step:40", "step:9"),
         ("host", "update:3", "training"),
     ],
@@ -363,14 +452,17 @@ def test_a_kill_inside_a_slice_or_on_the_host_changes_nothing(search, stage, aga
     killed(out, calls, compiled, again, search)
     before = [(r["kind"], r["name"], r["value"]) for r in read(out) if r["kind"] in ("slice", "trained", "answer")]
     found, expected = design_worker.run(out, calls, "", search), undisturbed(search)
-    assert calls.read_text().count("\n") == 2
+    assert calls.read_text().count("\n") == len(expected.candidates)
     after = [(r["kind"], r["name"], r["value"]) for r in read(out) if r["kind"] in ("slice", "trained", "answer")]
     assert after[: len(before)] == before
     assert len({(kind, name) for kind, name, _ in after}) == len(after)  # no step was noted twice
     assert [timeless(c) for c in found.candidates] == [timeless(c) for c in expected.candidates]
     one, two = ([r["value"] for r in read(f.folder) if r["kind"] == "slice"] for f in (found, expected))
     assert one == two
-    assert bool(one) == (search == "orso")
+    assert bool(one) == search.startswith("orso")
+    assert {r["value"]["exhausted"] for r in read(found.folder) if r["kind"] == "set"} == (
+        {"orso": {False}, "orso-sets": {False, True}}.get(search, set())
+    )
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -394,6 +486,16 @@ def test_the_command_prints_lines_and_leaves_a_page(tmp_path, capsys, one_core):
     assert "Best: 0." in said
     assert str(tmp_path / "report.html") in said
     assert (tmp_path / "best.reward").is_file()
+
+
+def test_the_command_says_that_no_server_was_there(tmp_path, capsys, one_core):
+    pytest.importorskip("openai")
+    model = ["--preset", "eureka", "--language", "terms", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"]
+    assert cli.main([*COMMAND, *model, "--candidates", "1", "--seconds", "0.5", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "nothing answers at 127.0.0.1:9" in said or "limit of 0.5 seconds" in said
+    assert "the model proposed none" in said
+    assert "No candidate has been trained" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -5,11 +5,14 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reward_design import cli
 from reward_design.llm import Budget, BudgetExceeded, CacheMissError, ModelError, Price, Retry, chat_model
+from reward_design.llm import embedded as local
 from reward_design.llm.cache import key
 from tests.llm_server import GOOD_JSON, GOOD_TEXT, STEPS, ScriptedServer
 
@@ -393,6 +396,73 @@ def test_a_function_is_a_model_with_time_limit_budget_and_schema():
 def test_settings_are_checked(settings, match):
     with pytest.raises(ValueError, match=match):
         chat_model(lambda messages: "x", name="x", **settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "http://", "ftp://host/v1", "127.0.0.1:8000/v1", "http://host:port/v1", "http://[::1/v1"]
+)
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(url, monkeypatch):
+    with pytest.raises(ValueError, match=r"base_url must be the address of a server such as .*begin it with http"):
+        chat_model("m", base_url=url)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ValueError, match="base_url must be the address"):
+        chat_model("m")
+    assert chat_model("m", base_url="https://host:8443/v1").name == "m"
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel", "tab\tkey"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key, monkeypatch):
+    """In a header it would fail at every request, with the key in the text of the error."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match="the key in the environment variable OPENAI_API_KEY has characters") as caught:
+        chat_model("m", base_url="http://127.0.0.1:9/v1")
+    assert key not in str(caught.value)
+
+
+def test_a_line_break_behind_a_key_is_not_sent(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-1234 \n")
+    with ScriptedServer(contents=["yes"]) as server:
+        model = chat_model("m", base_url=server.url, retries=0)
+        assert model.ask([{"role": "user", "content": "?"}])[0].text == "yes"
+        assert server.headers[-1]["authorization"] == "Bearer sk-1234"
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -1.0])
+def test_temperatures_that_are_no_setting(temperature):
+    with pytest.raises(ValueError, match="temperature must be"):
+        chat_model(lambda messages: "x", temperature=temperature)
+
+
+def test_limits_that_are_no_number():
+    with pytest.raises(ValueError, match="seconds must be at least 0, got nan"):
+        Budget(seconds=float("nan"))
+
+
+def test_a_cache_that_is_a_file_is_refused_before_anything_is_paid(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="must be a folder, got the file"):
+        chat_model(lambda messages: "x", cache=tmp_path / "file", name="x")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize(("settings", "text"), [({"port": 65536}, "port must be"), ({"threads": 0}, "threads must be")])
+def test_serving_is_checked_before_weights_are_loaded(settings, text):
+    with pytest.raises(ValueError, match=text):
+        local.serve(Path("nowhere.gguf"), **settings)
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password():
+    with ScriptedServer(contents=["yes"]) as server:
+        port = server.url.split(":")[2].split("/")[0]
+    model = chat_model("m", base_url=f"http://user:secret@127.0.0.1:{port}/v1", retries=0)
+    with pytest.raises(ModelError, match=f"nothing answers at 127.0.0.1:{port}; is the server up") as caught:
+        model.ask([{"role": "user", "content": "?"}])
+    assert "secret" not in str(caught.value)
+
+
+def test_an_empty_question_is_not_asked(capsys):
+    assert cli.main(["llm", "ask", " ", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"]) == 2
+    assert "the question is empty" in capsys.readouterr().err
 
 
 def test_a_service_needs_its_key(monkeypatch):

@@ -11,6 +11,7 @@ from reward_design.envs import task
 from reward_design.experiments.evaluation import play_lanes
 from reward_design.llm.designers.bandits import balancing
 from reward_design.llm.designers.candidates import Candidate, Fitness, Refusal, Statistics, best, candidate_from
+from reward_design.llm.designers.elo import Comparison, elo, unit
 from reward_design.llm.designers.gate import preference, preference_of
 from reward_design.llm.designers.selection import IslandSettings, Member, empty_islands, ends, greedy, softmax
 from reward_design.transforms import scale
@@ -114,6 +115,48 @@ def test_d3rb_plays_open_arms_only():
 def test_d3rb_refuses_numbers_without_meaning(bad):
     with pytest.raises(ValueError, match="expected num_arms >= 1"):
         balancing(**bad)
+
+
+def naive_exhausted(plays, num_arms, best, open_):
+    """The test of the notes: m* not reached, and for all arms that are open the mean regret is over m* / sqrt(n)."""
+    if not any(open_):
+        return True
+    if best is None or any(score >= best for _, score in plays):
+        return False
+    for arm in range(num_arms):
+        mine = [score for which, score in plays if which == arm]
+        if open_[arm] and (not mine or sum(best - score for score in mine) / len(mine) <= best / math.sqrt(len(mine))):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("best", [None, 0.2, 0.6, 1.0])
+def test_a_set_is_exhausted_where_a_naive_loop_says_so(best):
+    rng, said = np.random.default_rng(0), set()
+    for _ in range(60):
+        arms, plays = balancing(3), []
+        quality = rng.choice([0.0, 0.1, 0.5, 0.9], 3)
+        for _ in range(12):
+            arm, open_ = int(rng.integers(3)), rng.random(3) < 0.9
+            score = float(quality[arm] * (rng.random() < 0.6))
+            plays.append((arm, score))
+            arms = arms.played(arm, score)
+            expected = naive_exhausted(plays, 3, best, open_)
+            assert arms.exhausted(-math.inf if best is None else best, open_) == expected
+            said.add((expected, bool(open_.any())))
+    assert {open_ for verdict, open_ in said if not verdict} == {True}
+    assert ((True, True) in said) == (best is not None)
+
+
+def test_a_set_of_failures_is_exhausted_after_two_plays_each_and_a_good_one_never():
+    poor, good = balancing(2), balancing(2)
+    for play in range(4):
+        assert not poor.exhausted(0.9)
+        poor, good = poor.played(play % 2, 0.0), good.played(play % 2, 0.9 * (play % 2))
+    assert poor.exhausted(0.9)
+    assert not good.exhausted(0.9)  # one arm reached the best
+    assert good.exhausted(0.95, np.array([True, False]))  # the other alone cannot
+    assert not poor.exhausted(0.0)  # nothing is known to be better
 
 
 # --- greedy, best and worst -----------------------------------------------------------------------------------------
@@ -227,6 +270,65 @@ def test_softmax_of_nothing_known_is_uniform():
 def test_island_settings_are_checked(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         IslandSettings(**bad)
+
+
+# --- Elo ------------------------------------------------------------------------------------------------------------
+
+
+def naive_elo(games, players):
+    """The published update, a game at a time, both sides written out."""
+    rating = dict.fromkeys(players, 1500.0)
+    for a, b, score in games:
+        expects_a = 1 / (1 + 10 ** ((rating[b] - rating[a]) / 400))
+        expects_b = 1 / (1 + 10 ** ((rating[a] - rating[b]) / 400))
+        rating[a], rating[b] = rating[a] + 32 * (score - expects_a), rating[b] + 32 * ((1 - score) - expects_b)
+    return rating
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_elo_equals_a_naive_loop_and_is_zero_sum(seed):
+    rng = np.random.default_rng(seed)
+    games = [Comparison(*map(str, rng.choice(5, 2, replace=False)), rng.choice([0.0, 0.5, 1.0])) for _ in range(60)]
+    expected_, got = naive_elo(games, "01234"), elo(games, "01234")
+    assert got == pytest.approx(expected_)
+    assert sum(got.values()) == pytest.approx(5 * 1500)
+    assert max(got.values()) - min(got.values()) > 10
+    back = naive_elo([(a, b, 1 - s) for a, b, s in games], "01234")
+    assert max(abs(back[name] - got[name]) for name in "01234") > 10
+
+
+def test_elo_settles_where_it_expects_what_it_sees():
+    """In the long run E(r_a, r_b) is the share that a wins: r_a - r_b = 400 log10(p / (1 - p))."""
+    games = [Comparison("a", "b", float(i % 4 > 0)) for i in range(4000)]
+    found = elo(games, factor=0.5)
+    assert found["a"] - found["b"] == pytest.approx(400 * math.log10(3), abs=2.0)
+
+
+def test_ratings_on_the_unit_interval():
+    assert unit({"a": 1400.0, "b": 1600.0, "c": 1550.0}) == {"a": 0.0, "b": 1.0, "c": 0.75}
+    assert unit({"a": 1500.0, "b": 1500.0}) == {"a": 0.5, "b": 0.5}
+    assert unit({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("games", "factor", "text"),
+    [
+        ([("a", "a", 1.0)], 32, "expected two candidates"),
+        ([("a", "b", 1.5)], 32, "score in"),
+        ([], 0, "factor must be"),
+    ],
+)
+def test_elo_refuses_what_is_no_judgement(games, factor, text):
+    with pytest.raises(ValueError, match=text):
+        elo([Comparison(*game) for game in games], factor=factor)
+
+
+def test_new_scores_reorder_islands_and_nothing_else():
+    islands = four_islands().rescored({"0low": 9.0, "3high": -1.0, "unknown": 5.0})
+    assert [m.id for m in islands.members[0]] == ["0low", "0high"]
+    assert [m.id for m in islands.members[3]] == ["3low", "3high"]
+    assert islands.members[1:3] == four_islands().members[1:3]
+    assert islands.members[0][0].score == 9.0
 
 
 # --- CARD's gate ----------------------------------------------------------------------------------------------------

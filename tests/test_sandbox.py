@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from jaxtyping import TypeCheckError
 
@@ -97,6 +98,46 @@ def test_the_linter_refuses(category):
         assert refused.value.stage == "lint", source[:200]
         assert len(refused.value.reason) > 20
         assert time.monotonic() - begin < 1.0
+
+
+@pytest.fixture
+def untyped():
+    """As outside of the tests, where nothing checks the types of arguments."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"time_limit": "5"}, ValueError, "time_limit must be seconds, above 0 and finite, got '5'"),
+        ({"time_limit": None}, ValueError, "time_limit must be seconds"),
+        ({"time_limit": float("nan")}, ValueError, "time_limit must be seconds"),
+        ({"min_isolation": "full"}, ValueError, "min_isolation must be one of Isolation.PROCESS"),
+        ({"min_isolation": 99}, ValueError, "got 99"),
+        ({"task": 3}, TypeError, "task must be a Task or the name of one, such as 'chain', got int"),
+    ],
+)
+def test_settings_of_the_checks_are_checked(settings, error, text, untyped):
+    with pytest.raises(error, match=text):
+        build_reward(pays("obs[0]"), **{"task": "cartpole", **settings})
+
+
+def test_a_reward_of_what_a_task_does_not_have_is_told_so():
+    with pytest.raises(CandidateRefused, match="reward reads info, in which this task has nothing") as caught:
+        build_reward("def reward(info):\n    return info['nothing']\n", "cartpole", time_limit=60.0)
+    assert caught.value.stage == "trace"
+
+
+@pytest.mark.parametrize("text", [pays("0.0\x00"), pays("1" * 6000)], ids=["null byte", "digits"])
+def test_reasons_are_for_the_model(text):
+    """No line that is None, and no advice on settings of the interpreter."""
+    with pytest.raises(CandidateRefused) as caught:
+        build_reward(text, "cartpole")
+    assert "None" not in caught.value.reason
+    assert "set_int_max" not in caught.value.reason
+    assert "give plain Python code" in caught.value.reason
 
 
 @pytest.mark.parametrize("category", TRACED)

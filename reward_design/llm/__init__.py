@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reward_design.llm.annotate_calm import Annotations, annotate
     from reward_design.llm.annotate_rewards import classification_reward, ranking_reward, retrieval_reward
+    from reward_design.llm.annotate_subgoals import subgoal_reward
     from reward_design.llm.annotate_worker import Labeller
     from reward_design.llm.answers import Answer
     from reward_design.llm.budget import Budget, BudgetExceeded, Price, Usage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "annotate_calm": ("Annotations", "annotate"),
     "annotate_rewards": ("classification_reward", "ranking_reward", "retrieval_reward"),
+    "annotate_subgoals": ("subgoal_reward",),
     "annotate_worker": ("Labeller",),
     "answers": ("Answer",),
     "budget": ("Budget", "BudgetExceeded", "Price", "Usage"),
@@ -68,6 +70,7 @@ __all__ = [
     "retrieval_reward",
     "reward_contract",
     "save_reward",
+    "subgoal_reward",
     "terms_schema",
 ]
 

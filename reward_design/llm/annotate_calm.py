@@ -172,6 +172,18 @@ def labels(steps: Sequence[Step], subgoals: Mapping[str, Subgoal]) -> np.ndarray
     return np.array([[goal.achieved(step) for goal in subgoals.values()] for step in steps], bool)
 
 
+def programmatic(steps: Sequence[Step], subgoals: Mapping[str, Subgoal] = KEYROOM) -> Annotations:
+    """The labels as if a model without fault had given them.
+
+    Raises:
+        ValueError: without steps, or for sub-goals that name no events.
+    """
+    if not steps:
+        raise ValueError("programmatic labels need steps, got none.")
+    verdicts = labels(steps, subgoals).astype(float)
+    return Annotations(steps, subgoals, verdicts, [[""] * len(subgoals) for _ in steps], Counter())
+
+
 def baselines(steps: Sequence[Step], subgoals: Mapping[str, Subgoal] = KEYROOM) -> dict[str, dict[str, Score]]:
     """Scores of judges without a model, on the same steps.
 

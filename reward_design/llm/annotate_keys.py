@@ -35,6 +35,27 @@ def digest(messages: Any, xp: Any = jnp) -> Any:
     return xp.sum(bytes_ * factors, axis=-1, dtype=xp.uint32)
 
 
+def sight(glyphs: Any, action: Any, xp: Any = jnp) -> Any:
+    """A crop of the map and an action as bytes: the low bytes of the glyphs, their high bytes, the action.
+
+    Args:
+        glyphs: ``[*batch, tiles]`` numbers in [0, 65536).
+        action: ``[*batch]`` in [0, 256).
+        xp: ``jax.numpy`` or ``numpy``.
+
+    Returns:
+        ``[*batch, 2 tiles + 1]`` uint8.
+
+    Example:
+        >>> import numpy as np
+        >>> sight(np.array([[258, 7]]), np.array([4]), np).tolist()
+        [[2, 7, 1, 0, 4]]
+    """
+    tiles = xp.asarray(glyphs).astype(xp.int32)
+    parts = [tiles & 255, tiles >> 8, xp.asarray(action).astype(xp.int32)[..., None]]
+    return xp.concatenate(parts, axis=-1).astype(xp.uint8)
+
+
 @lru_cache(maxsize=64)
 def _factors(length: int) -> np.ndarray:
     """``[2, length]`` uint32; those of a shorter message are the first of a longer one."""

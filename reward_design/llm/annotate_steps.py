@@ -9,6 +9,7 @@ import numpy as np
 from reward_design._optional import require
 from reward_design.envs.base import Task
 from reward_design.envs.minihack_events import EVENTS
+from reward_design.llm.annotate_keys import sight
 
 # NetHack 3.6's own symbols for what is neither a creature nor an object, from GLYPH_CMAP_OFF on.
 _MAP = " |--------||.-|++##..##<><>_|\\#{}.}" + ".." + "## #}"
@@ -25,6 +26,7 @@ class Step:
         said: message after the action.
         action: its name.
         events: names of what happened, see :data:`reward_design.envs.minihack_events.EVENTS`; never shown to a model.
+        key: bytes that such steps are recognised by, see :func:`reward_design.llm.subgoal_reward`; not shown either.
     """
 
     before: str
@@ -33,6 +35,7 @@ class Step:
     said: str
     action: str
     events: frozenset[str]
+    key: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def record_steps(
             )
             rare = kind is not None or rng.random() < 0.05  # neighbours in time look alike
             if rare and len(found[kind]) < wanted[kind]:
-                found[kind].append(_step(obs, after, task_actions(task)[action], events))
+                found[kind].append(_step(obs, after, task_actions(task), action, events))
             if all(len(found[kind]) == wanted[kind] for kind in kinds):
                 break
             obs = env.reset()[0] if terminated or truncated else after
@@ -156,8 +159,9 @@ def message_text(message: np.ndarray) -> str:
     return np.asarray(message, np.uint8).tobytes().rstrip(b"\0").decode("latin-1").strip()
 
 
-def _step(before: Any, after: Any, action: str, events: frozenset[str]) -> Step:
+def _step(before: Any, after: Any, actions: Sequence[str], action: int, events: frozenset[str]) -> Step:
     return Step(
         map_text(before["glyphs"]), map_text(after["glyphs"]), message_text(before["message"]),
-        message_text(after["message"]), action, events,
+        message_text(after["message"]), actions[action], events,
+        sight(np.ravel(before["glyphs"]), np.asarray(action), np).tobytes(),
     )  # fmt: skip

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -161,10 +162,13 @@ def _checked(source: str, task: Task, language: str, time_limit: float, min_isol
     check_language(language)
     if not isinstance(source, str):
         raise TypeError(f"source must be text, got {type(source).__name__}; give the code or the JSON as a string.")
-    if not 0 < time_limit < math.inf:
-        raise ValueError(f"time_limit must be above 0 and finite, got {time_limit}.")
+    if not (isinstance(time_limit, Real) and 0 < time_limit < math.inf):
+        raise ValueError(f"time_limit must be seconds, above 0 and finite, got {time_limit!r}.")
+    if min_isolation not in tuple(Isolation):
+        levels = ", ".join(f"Isolation.{level.name}" for level in Isolation)
+        raise ValueError(f"min_isolation must be one of {levels}, got {min_isolation!r}.")
     if language == "code":
-        return check_code(source, task, time_limit=time_limit, min_isolation=Isolation(min_isolation))
+        return check_code(source, task, time_limit=float(time_limit), min_isolation=Isolation(min_isolation))
     terms_reward(source, task)
     return Artifact("terms", source, recipe(task))
 

@@ -25,6 +25,9 @@ class Cache:
     Args:
         folder: made when the first entry is written.
 
+    Raises:
+        ValueError: for a file in place of the folder: no answer that was paid for could be kept.
+
     Example:
         >>> import tempfile
         >>> cache = Cache(tempfile.mkdtemp())
@@ -35,6 +38,10 @@ class Cache:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(
+                f"the cache of answers must be a folder, got the file {str(folder)!r}; give another place."
+            )
 
     def path(self, request: Mapping[str, Any]) -> Path:
         """The file of a request."""

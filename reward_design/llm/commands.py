@@ -43,6 +43,8 @@ class Ask:
         from reward_design.llm import ModelError, chat_model
 
         question = sys.stdin.read() if self.question == "-" else self.question
+        if not question.strip():
+            raise ValueError("the question is empty; give it as TEXT, or - and text on standard input.")
         schema = None if self.schema is None else _read_schema(self.schema)
         model = chat_model(
             self.model, base_url=self.base_url, temperature=self.temperature, max_tokens=self.max_tokens,

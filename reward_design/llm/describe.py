@@ -63,7 +63,13 @@ def input_lines(task: Task) -> list[str]:
 
 
 def named_task(task: Task | str) -> Task:
-    """The task itself, also from its name."""
+    """The task itself, also from its name.
+
+    Raises:
+        TypeError: for neither.
+    """
+    if not isinstance(task, str | Task):
+        raise TypeError(f"task must be a Task or the name of one, such as 'chain', got {type(task).__name__}.")
     return task_by_name(task) if isinstance(task, str) else task
 
 

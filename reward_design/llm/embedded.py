@@ -64,8 +64,12 @@ def serve(file: Path, *, port: int = 0, threads: int | None = None) -> str:
 
     Raises:
         ImportError: without the extra ``local-llm``.
-        ValueError: if the file cannot be loaded.
+        ValueError: if the file cannot be loaded, for a port that is none, or for less than one thread.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be in [0, 65535], got {port}; 0 takes any that is free.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}.")
     with _LOCK:
         place = (os.getpid(), file.resolve())
         if place not in _SERVERS:
@@ -93,7 +97,10 @@ def _started(file: Path, port: int, threads: int) -> Any:
         server = xllamacpp.Server(settings)
     except (RuntimeError, ValueError) as error:
         reason = str(error).rstrip(".")
-        raise ValueError(f"{str(file)!r} cannot be served: {reason}.") from error
+        raise ValueError(
+            f"{str(file)!r} cannot be served on port {port}: {reason}. Give a file in llama.cpp's format, and a port "
+            "that is free (0 takes any)."
+        ) from error
     if not _SERVERS:
         atexit.register(stop)
     return server

@@ -115,7 +115,7 @@ class Endpoint:
             text = f"the server said nothing for {min(CONNECT_SECONDS, seconds):.3g} s or more"
             raise ModelError("time-out", text, may_have_cost=True) from error
         except self._openai.APIConnectionError as error:
-            raise _unconnected(error) from error
+            raise _unconnected(error, self._client.base_url.netloc.decode().rpartition("@")[2]) from error
         return _completion(raw.content, messages)
 
     async def _limit_size(self, response: Any) -> None:
@@ -206,14 +206,20 @@ def _completion(body: bytes, messages: Sequence[Message]) -> Completion:
     return Completion(text, reason, max(prompt, 0), max(made, 0))
 
 
-def _unconnected(error: BaseException) -> ModelError:
-    """What broke, and whether that was before the server can have worked."""
+def _unconnected(error: BaseException, server: str) -> ModelError:
+    """What broke, and whether that was before the server can have worked.
+
+    Args:
+        error: of the client.
+        server: host and port, without user and password.
+    """
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     unheard = any(type(cause).__name__ == "ConnectError" for cause in causes)
-    text = f"{type(causes[-1]).__name__}: {_one_line(str(causes[-1]))}"
-    return ModelError("connection", text, may_have_cost=not unheard)
+    why = f"{type(causes[-1]).__name__}: {_one_line(str(causes[-1]))}"
+    text = f"nothing answers at {server}; is the server up, and the base URL right?" if unheard else "it broke off"
+    return ModelError("connection", f"{text} ({why})", may_have_cost=not unheard)
 
 
 def _is_loopback(url: str) -> bool:

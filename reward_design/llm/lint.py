@@ -66,9 +66,9 @@ def _parsed(source: str) -> ast.Module:
     try:
         return ast.parse(source)
     except SyntaxError as error:
-        raise CandidateRefused(
-            "lint", f"line {error.lineno}: syntax error: {error.msg}; give plain Python code."
-        ) from None
+        where = "" if error.lineno is None else f"line {error.lineno}: "
+        what = str(error.msg).partition(";")[0]  # advice for people who may change the interpreter is none for a model
+        raise CandidateRefused("lint", f"{where}syntax error: {what}; give plain Python code.") from None
     except (ValueError, RecursionError, MemoryError, UnicodeError) as error:
         raise _refused(
             None, f"the code cannot be read ({type(error).__name__}); write short, plain expressions."

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from reward_design.agents.settings import at_least, one_of
 from reward_design.llm import embedded
@@ -90,7 +91,9 @@ def chat_model(
         file = lambda: embedded.weights() if model == "embedded" else Path(model)  # noqa: E731
         backend = Lazily(lambda: Endpoint("local", embedded.serve(file()), KEYLESS, seeded=True, **wish))
         return replace(settings, backend=backend, name=name or embedded.identity(file()))
-    service = os.environ.get(key_env) or (KEYLESS if base_url or os.environ.get("OPENAI_BASE_URL") else None)
+    address = base_url or os.environ.get("OPENAI_BASE_URL")
+    _check_address(address)
+    service = _key(key_env) or (KEYLESS if address else None)
     if service is None and mode != "replay":
         raise ValueError(
             f"model {model!r} needs a key in the environment variable {key_env}, or base_url= of a server that needs "
@@ -112,9 +115,35 @@ def _name(model: Any, cache: Any) -> str:
     return name
 
 
+def _check_address(url: str | None) -> None:
+    try:
+        parts = urlsplit(url or "http://none")
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"base_url must be the address of a server such as 'http://127.0.0.1:8000/v1', got {url!r}; begin it with "
+            "http:// or https://."
+        )
+
+
+def _key(name: str) -> str | None:
+    """The key in an environment variable, spaces and line breaks around it left out."""
+    found = os.environ.get(name, "").strip()
+    if not all("!" <= letter <= "~" for letter in found):
+        raise ValueError(
+            f"the key in the environment variable {name} has characters that cannot be sent, such as a space or a line "
+            "break; set the key alone."
+        )
+    return found or None
+
+
 def _check_settings(model: ChatModel) -> None:
     at_least(model, 0, "temperature")
     at_least(model, 1, "max_tokens", "parallel")
+    if model.temperature == float("inf"):
+        raise ValueError("temperature must be finite, got inf; 0 to 2 is usual.")
     one_of(model, "mode", MODES)
     if not model.time_limit > 0:
         raise ValueError(f"time_limit must be more than 0 seconds, got {model.time_limit}.")

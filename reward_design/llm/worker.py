@@ -149,6 +149,10 @@ class Candidate:
 
         (lanes,) = export.symbolic_shape("b")
         avals = [jax.ShapeDtypeStruct((lanes, *spec["shape"]), spec["dtype"]) for spec in self.leaf_specs]
+        if not self.leaf_specs:
+            empty = " and ".join(self.used) or "no input"
+            text = f"reward reads {empty}, in which this task has nothing; read obs, action or next_obs."
+            raise CandidateRefused("trace", text)
         batched = jax.jit(jax.vmap(self.flat))
         _stage("trace", lambda: batched.trace(*avals))
         return _stage("export", lambda: export.export(batched, platforms=PLATFORMS)(*avals))

@@ -18,6 +18,28 @@ def first(text):
 
 
 LINTED = {
+    "what a stranger tried": [
+        pays("0.0\x00"),
+        pays("'\ud800' and 0.0"),
+        pays("(" * 3000 + "0.0" + ")" * 3000),
+        pays("-" * 20000 + "obs[0]"),
+        pays("+".join(["obs[0]"] * 4000)),
+        pays("__imp\u212ert__('os')"),
+        pays("obs.\uff3f\uff3fclass\uff3f\uff3f"),
+        does("match obs:", "    case object(__class__=c):", "        return 1.0"),
+        does('x = f"{obs.__class__!r:{10**9}}"'),
+        first("X = 10**10**10"),
+        first("X = 'a' * (1 << 40)"),
+        pays("obs[0] + (1 << (1 << 34))"),
+        pays("obs[0] * " + "9" * 6000),
+        "async def reward(obs):\n    return obs[0]\n",
+        "def reward(obs):\n    yield obs[0]\n",
+        "reward = lambda obs: obs[0]\n",
+        "class reward:\n    def __new__(cls, obs):\n        return obs[0]\n",
+        "def reward(obs, *, action=(lambda: 1 / 0)()):\n    return obs[0]\n",
+        pays("obs[0] * 1j"),
+        "# -*- coding: rot13 -*-\nqrs erjneq(bof):\n    erghea bof[0]\n",
+    ],
     "files": [
         pays("open('/etc/passwd').read()"),
         does("open('loot', 'w').write('x')"),

@@ -29,6 +29,7 @@ class Balancing:
         estimate: ``[K]`` d_i.
         delta: δ, in (0, 1).
         width: c, at least 0.
+        peak: the largest score of any play, −∞ before the first.
 
     Example:
         >>> arms = balancing(2)
@@ -43,6 +44,7 @@ class Balancing:
     estimate: np.ndarray
     delta: float = 0.1
     width: float = 1.0
+    peak: float = float("-inf")
 
     def choose(self, rng: Any, open_: np.ndarray | None = None) -> int:
         """The arm to play: one never played, in order, or that of the least potential, ties at random.
@@ -59,6 +61,24 @@ class Balancing:
             return int(fresh[0])
         potential = np.where(allowed, self.potential, np.inf)
         return int(rng.choice(np.flatnonzero(potential == potential.min())))
+
+    def exhausted(self, best: float | int, open_: np.ndarray | None = None) -> bool:
+        """Whether other candidates should take the place of these: ORSO's test against the best score m* so far.
+
+        No play reached m*, and the average regret of every arm exceeds its bound: m* − u_i > m* / √n_i. An arm that was
+        played at most once is never beyond its bound, for scores that are not negative.
+
+        Args:
+            best: m*, the best score of earlier candidates; −∞ where there were none, and no arm is given up.
+            open_: ``[K]`` bool, arms that may still be played; those alone count, and without any the set is exhausted.
+        """
+        allowed = np.ones(len(self.pulls), bool) if open_ is None else np.asarray(open_, bool)
+        if not allowed.any():
+            return True
+        if self.peak >= best or not np.isfinite(best):
+            return False
+        bound = best / np.sqrt(np.maximum(self.pulls, 1))
+        return bool((best - self.utility > bound)[allowed].all() and (self.pulls > 0)[allowed].all())
 
     @property
     def potential(self) -> np.ndarray:
@@ -77,7 +97,7 @@ class Balancing:
         pulls, utility, estimate = self.pulls.copy(), self.utility.copy(), self.estimate.copy()
         pulls[arm] += 1
         utility[arm] += (score - utility[arm]) / pulls[arm]
-        new = replace(self, pulls=pulls, utility=utility)
+        new = replace(self, pulls=pulls, utility=utility, peak=max(self.peak, float(score)))
         h = self.width * new.radius if self.width else np.zeros(len(pulls))
         bound = utility[arm] + estimate[arm] * np.sqrt(pulls[arm]) / pulls[arm] + h[arm]
         if bound < np.max(np.where(pulls > 0, utility - h, -np.inf)):

@@ -99,6 +99,7 @@ class Candidate:
         distance: STARC distance to the true reward in [0, 2], or None where it has none.
         audit: the verdict in a sentence, or why there is none.
         accuracy: of CARD's gate, or None.
+        rating: Elo of the judgements of pairs, or None where nobody judged.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Candidate:
     distance: float | None = None
     audit: str = ""
     accuracy: float | None = None
+    rating: float | None = None
 
     @property
     def fitness(self) -> Fitness:
@@ -171,6 +173,16 @@ def statistics_from(record: Mapping[str, Any]) -> Statistics:
 def best(candidates: Iterable[Candidate]) -> Candidate | None:
     """The fittest trained candidate, the earliest of several; None if there is none."""
     return max((c for c in candidates if c.trained), key=lambda c: c.fitness, default=None)
+
+
+def place(name: str) -> tuple[int, ...]:
+    """Where a candidate stands in the order of a search, from its id.
+
+    Example:
+        >>> place("0.9") < place("0.10") < place("1.0")
+        True
+    """
+    return tuple(int(part) for part in name.split("."))
 
 
 def _mean(values: Iterable[Any], missing: float) -> float:

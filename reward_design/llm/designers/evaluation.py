@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from reward_design.llm.designers.bandits import Balancing, balancing
-from reward_design.llm.designers.candidates import Candidate, Refusal, statistics_from
+from reward_design.llm.designers.candidates import Candidate, Refusal, place, statistics_from
 from reward_design.llm.designers.journal import digest
 from reward_design.llm.designers.planning import Planning
 from reward_design.llm.designers.session import Session
@@ -45,42 +45,90 @@ def plan_all(session: Session, number: int, candidates: list[Candidate]) -> None
         _conclude(session, number, [candidate], planning)
 
 
-def train_by_d3rb(session: Session, number: int, candidates: list[Candidate]) -> None:
-    """ORSO: slices of training go to the candidate that D3RB chooses; its utility is the success rate in the slice."""
+def train_by_d3rb(session: Session, number: int, candidates: list[Candidate]) -> bool:
+    """ORSO: slices of training go to the candidate that D3RB chooses; its utility is the success rate in the slice.
+
+    A set of candidates that falls behind the best score of earlier ones (:meth:`Balancing.exhausted`), or of which none
+    is left to train, ends before the slices of its round do; what is left goes to a new set.
+
+    Returns:
+        Whether the round goes on with a new set: this one is exhausted, and each new candidate can have a slice.
+    """
+    if not candidates:
+        return False
     training = _training(session, number, candidates)
-    if training is not None:
-        total = session.config.num_updates
-        slice_ = max(1, total // NUM_SLICES)
-        plays = max(len(candidates), math.ceil(SHARE * len(candidates) * (total // slice_)))
-        arms = _replayed(session, number, training, slice_)
-        while int(arms.pulls.sum()) < plays:
-            open_ = np.array([_open(training, c.id, slice_, total) for c in candidates])
-            if not open_.any():
-                break
-            arm = arms.choose(session.rng("d3rb", number, int(arms.pulls.sum())), open_)
-            name = candidates[arm].id
-            training.advance([name], slice_)
-            refused = name in training.refused
-            score = 0.0 if refused else training.recent_success(name, slice_)
-            session.journal.put("slice", f"{number}/{int(arms.pulls.sum())}", {"arm": arm, "score": score})
-            arms = arms.played(arm, score)
-            session.tell("train", f"slice {int(arms.pulls.sum())} of {plays} went to {name}: success {score:.0%}")
+    value = session.journal.once("set", _set_name(number, candidates), lambda: _sliced(session, number, training))
     _conclude(session, number, candidates, training)
+    return bool(value["exhausted"]) and int(value["left"]) >= session.num_candidates
+
+
+def _sliced(session: Session, number: int, training: Training | None) -> dict[str, Any]:
+    """Hand out slices until the round has none left or the set is exhausted."""
+    assert training is not None
+    ids, total = training.ids, session.config.num_updates
+    slice_ = max(1, total // NUM_SLICES)
+    spent, left = _before(session, number, ids[0])
+    plays = left or max(len(ids), math.ceil(SHARE * len(ids) * (total // slice_)))
+    best_score, arms = _best_score(session, number, spent), _replayed(session, number, training, slice_, spent)
+    exhausted = False
+    while int(arms.pulls.sum()) < plays and not exhausted:
+        open_ = np.array([_open(training, name, slice_, total) for name in ids])
+        exhausted = arms.exhausted(best_score, open_)
+        if not exhausted:
+            play = spent + int(arms.pulls.sum())
+            arm = arms.choose(session.rng("d3rb", number, play), open_)
+            training.advance([ids[arm]], slice_)
+            score = _noted(session, training, f"{number}/{play}", arm, slice_)
+            arms = arms.played(arm, score)
+            text = f"slice {int(arms.pulls.sum())} of {plays} went to {ids[arm]}: success {score:.0%}"
+            session.tell("train", text)
+    done = int(arms.pulls.sum())
+    if exhausted:
+        session.tell(
+            "train", f"{plays - done} slices are left, none for these {len(ids)} candidates: none is promising"
+        )
+    value = {"round": number, "first": ids[0], "spent": done, "left": plays - done, "exhausted": exhausted}
+    return value | {"best": best_score if math.isfinite(best_score) else None}
+
+
+def _set_name(number: int, candidates: list[Candidate]) -> str:
+    return f"{number}/{digest([c.id for c in candidates])[:8]}"
+
+
+def _before(session: Session, number: int, first: str) -> tuple[int, int]:
+    """Slices that earlier sets of a round spent, and what they left; zeros for the first set."""
+    sets = [v for v in session.journal.values("set").values() if v["round"] == number]
+    earlier = sorted((v for v in sets if place(v["first"]) < place(first)), key=lambda v: place(v["first"]))
+    return sum(int(v["spent"]) for v in earlier), int(earlier[-1]["left"]) if earlier else 0
+
+
+def _best_score(session: Session, number: int, spent: int) -> float:
+    """m*: the best score of a slice in earlier rounds, and in earlier sets of this one; −∞ without any."""
+    slices = session.journal.values("slice").items()
+    where = (number, spent)
+    return max((float(v["score"]) for name, v in slices if tuple(map(int, name.split("/"))) < where), default=-math.inf)
 
 
 def _open(training: Training, name: str, slice_: int, total: int) -> bool:
     return name not in training.refused and training.done[name] + slice_ <= total
 
 
-def _replayed(session: Session, number: int, training: Training, slice_: int) -> Balancing:
+def _noted(session: Session, training: Training, step: str, arm: int, slice_: int) -> float:
+    """The score of the slice that an arm just had, and a note of it."""
+    name = training.ids[arm]
+    score = 0.0 if name in training.refused else training.recent_success(name, slice_)
+    session.journal.put("slice", step, {"arm": arm, "score": score})
+    return score
+
+
+def _replayed(session: Session, number: int, training: Training, slice_: int, spent: int) -> Balancing:
     """The bandit after the slices that the checkpoint holds; a slice that was noted and not kept is played again."""
     arms = balancing(len(training.ids))
     for play in range(training.advances):
-        if not session.journal.known("slice", f"{number}/{play}"):  # killed between checkpoint and note
-            name = training.history[play][0]
-            score = 0.0 if name in training.refused else training.recent_success(name, slice_)
-            session.journal.put("slice", f"{number}/{play}", {"arm": training.ids.index(name), "score": score})
-        value = session.journal.value("slice", f"{number}/{play}")
+        step = f"{number}/{spent + play}"
+        if not session.journal.known("slice", step):  # killed between checkpoint and note
+            _noted(session, training, step, training.ids.index(training.history[play][0]), slice_)
+        value = session.journal.value("slice", step)
         arms = arms.played(int(value["arm"]), float(value["score"]))
     return arms
 

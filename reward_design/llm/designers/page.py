@@ -40,7 +40,8 @@ def render(folder: Path) -> str:
     trained = [c for c in found if c.trained]
     return _environment().get_template("design.html.j2").render(
         identity=identity, folder=folder, candidates=found, trained=trained, best=winner,
-        refused=[c for c in found if c.refusal], num_rounds=len({c.round for c in found}),
+        refused=[c for c in found if c.refusal], rated=any(c.rating is not None for c in found),
+        num_rounds=len({c.round for c in found}),
         headline=_headline(winner, identity), used=used[-1] if used else {"calls": 0, "tokens": 0, "money": 0},
         stopped=ends[-1] if ends else "", final=final.rows if final else [],
         num_final=len(final.identity["seeds"]) if final else 0,

@@ -1,4 +1,4 @@
-"""A person as the judge of ICPL: clips of the candidates, compared in pairs on a local page."""
+"""A person as the judge of ICPL and REvolve: clips of the candidates, compared in pairs on a local page."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from reward_design.agents.policies import Planner
+from reward_design.agents.settings import at_least
 from reward_design.llm.designers.candidates import Candidate
+from reward_design.llm.designers.elo import Comparison
+from reward_design.llm.designers.journal import digest
 from reward_design.llm.designers.planning import Planning
 from reward_design.llm.designers.session import Session
 from reward_design.llm.designers.training import Training
@@ -20,35 +23,53 @@ LENGTH = 60
 
 
 class Person:
-    """A judge who watches: all pairs of candidates are shown, the one preferred most often is the best.
+    """A judge who watches pairs of candidates: one is preferred most often (ICPL), or all get ratings (REvolve).
 
-    Films are made right after training and kept in ``clips``, answers in ``judge-<round>.jsonl``: a restart goes on
-    with the questions that are left.
+    Films are made right after training and kept in ``clips``, answers in ``judge-<round>.jsonl`` or, for ratings,
+    ``pairs-<round>-<candidates>.jsonl``: a restart goes on with the questions that are left.
 
     Args:
         console: where the address of the page is printed.
         open_browser: whether to open it.
         wait: called with the page until it is answered; by default waits for ever.
+        num_questions: pairs of a round, drawn at random; all of them by default.
+
+    Raises:
+        ValueError: for no question.
     """
 
     def __init__(
-        self, console: Any = None, *, open_browser: bool = True, wait: Callable[[PreferencePage], Any] | None = None
+        self,
+        console: Any = None,
+        *,
+        open_browser: bool = True,
+        wait: Callable[[PreferencePage], Any] | None = None,
+        num_questions: int | None = None,
     ) -> None:
-        self.console, self.open_browser = console, open_browser
+        self.console, self.open_browser, self.num_questions = console, open_browser, num_questions
+        at_least(self, 1, "num_questions")
         self.wait = wait or (lambda page: page.wait())
 
     def __call__(self, session: Session, number: int, candidates: list[Candidate]) -> tuple[str, str] | None:
         """The best and the worst of a round, None if nothing was preferred."""
+        return best_and_worst(candidates, self._asked(session, number, candidates, f"judge-{number}.jsonl"))
+
+    def compare(self, session: Session, number: int, candidates: list[Candidate]) -> list[Comparison]:
+        """What was said about pairs of candidates, in order; questions that were skipped are left out."""
+        name = f"pairs-{number}-{digest([c.id for c in candidates])[:8]}.jsonl"
+        return comparisons(candidates, self._asked(session, number, candidates, name))
+
+    def _asked(self, session: Session, number: int, candidates: list[Candidate], name: str) -> list[Given]:
         clips = [Clip((), _frames(session, candidate)) for candidate in candidates]  # type: ignore[arg-type]
         pairs = len(clips) * (len(clips) - 1) // 2
-        file = session.folder / f"judge-{number}.jsonl"
-        questions = Questionnaire(clips, num_questions=pairs, out=file, seed=session.seed)
+        num = min(pairs, self.num_questions or pairs)
+        questions = Questionnaire(clips, num_questions=num, out=session.folder / name, seed=session.seed)
         title = f"Round {number}: which one does better? {session.task.description}"
         with PreferencePage(questions, title=title, open_browser=self.open_browser) as page:
             if self.console is not None:
                 self.console.print(f"Choose on {page.url}", highlight=False, markup=False, soft_wrap=True)
             self.wait(page)
-        return best_and_worst(candidates, questions.given)
+        return questions.given
 
     def film(self, session: Session, candidate: Candidate, training: Training | Planning) -> None:
         """Keep a clip of the policy of the first seed."""
@@ -66,6 +87,18 @@ class Person:
         with draft.open("wb") as stream:
             np.savez_compressed(stream, frames=np.stack(clip.frames))
         draft.replace(file)
+
+
+def comparisons(candidates: Sequence[Candidate], given: Sequence[Given]) -> list[Comparison]:
+    """Answers about clips as judgements of candidates; a skipped question says nothing.
+
+    Example:
+        >>> two = [Candidate(f"0.{i}", "", "terms", 0) for i in range(2)]
+        >>> comparisons(two, [Given(1, 0, "first", 1.0), Given(0, 1, "skip", 1.0)])
+        [Comparison(first='0.1', second='0.0', score=1.0)]
+    """
+    said = [(g, ANSWERS[g.answer]) for g in given]
+    return [Comparison(candidates[g.first].id, candidates[g.second].id, v) for g, v in said if v is not None]
 
 
 def best_and_worst(candidates: Sequence[Candidate], given: Sequence[Given]) -> tuple[str, str] | None:

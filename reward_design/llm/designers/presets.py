@@ -5,8 +5,10 @@ from typing import Any
 from reward_design.llm.designers import gate, proposals, random_search, selection
 from reward_design.llm.designers.answers import sign_scaled
 from reward_design.llm.designers.candidates import Candidate, Refusal, best
+from reward_design.llm.designers.elo import Comparison, elo, unit
 from reward_design.llm.designers.episodes import trace
 from reward_design.llm.designers.evaluation import train_all, train_by_d3rb
+from reward_design.llm.designers.journal import digest
 from reward_design.llm.designers.reflection import preference_report
 from reward_design.llm.designers.selection import Ends, Islands, IslandSettings, Member, empty_islands
 from reward_design.llm.designers.session import Parts, Session
@@ -53,13 +55,39 @@ def latest(session: Session, number: int, candidates: list[Candidate]) -> Candid
 
 
 def islands(session: Session, number: int, candidates: list[Candidate]) -> Islands:
-    """Children join the islands that they came from; then the weaker half may start anew."""
+    """Children join the islands that they came from; then the weaker half may start anew.
+
+    Scores are success rates, or, where a judge compares pairs, all ratings so far on [0, 1].
+    """
     found: Islands = session.memory or empty_islands(IslandSettings())
-    for candidate in (c for c in candidates if c.trained):
+    trained = [c for c in candidates if c.trained]
+    scores = {c.id: c.fitness.success for c in trained} if session.judge is None else _rated(session, number, trained)
+    found = found.rescored(scores)
+    for candidate in trained:
         draw = int(candidate.id.partition(".")[2])
         home, _ = found.parents(session.rng("island", number, draw))
-        found = found.insert(home, Member(candidate.id, candidate.fitness.success))
+        found = found.insert(home, Member(candidate.id, scores[candidate.id]))
     return found.after_generation(session.rng("reset", number))
+
+
+def _rated(session: Session, number: int, trained: list[Candidate]) -> dict[str, float]:
+    """Elo on [0, 1] of all candidates that were judged so far, children of this round included.
+
+    The best of earlier rounds is judged among the children: without it, ratings of two rounds would not be comparable.
+    """
+    judge: Any = session.judge
+    earlier = [c for c in session.candidates.values() if c.rating is not None and c.round < number]
+    shown = [*trained, *sorted(earlier, key=lambda c: -(c.rating or 0.0))[:1]]
+    step = f"{number}/{digest([c.id for c in shown])[:8]}"
+    if len(shown) > 1:
+        session.journal.once("pairs", step, lambda: [list(pair) for pair in judge.compare(session, number, shown)])
+    pairs = [v for name, v in session.journal.values("pairs").items() if int(name.partition("/")[0]) < number]
+    pairs += [session.journal.value("pairs", step)] if len(shown) > 1 else []
+    said = [Comparison(*pair) for some in pairs for pair in some if session.candidates.keys() >= set(pair[:2])]
+    ratings = elo(said, [c.id for c in (*earlier, *trained)])
+    for name, rating in ratings.items():
+        session.update(session.candidates[name].with_(rating=round(rating, 2)))
+    return unit(ratings)
 
 
 def preference_gate(session: Session, candidate: Candidate) -> Refusal | None:
@@ -102,19 +130,19 @@ PRESETS: dict[str, Parts] = {
         ),
         Parts(
             "icpl", "six executable candidates, the best and the worst by a judge, their traces and differences",
-            "code", BOTH, proposals.in_context_preferences, train_all, ends, candidates=6,
+            "code", BOTH, proposals.in_context_preferences, train_all, ends, candidates=6, asks="ends",
         ),
         Parts(
             "card", "rewards that rank recorded failures above successes are sent back before any training",
             "code", BOTH, proposals.card, train_all, latest, gate=preference_gate, candidates=1, repairs=3,
         ),
         Parts(
-            "orso", "as eureka, but training is handed out in slices by regret balancing (D3RB)",
-            "code", BOTH, proposals.eureka, train_by_d3rb, greedy, candidates=8,
+            "orso", "as eureka, with training in slices by regret balancing (D3RB), and new sets in place of poor ones",
+            "code", BOTH, proposals.eureka, train_by_d3rb, best_so_far, candidates=8,
         ),
         Parts(
             "revolve", "five islands, crossover and mutation, resets of the weaker half",
-            "code", BOTH, proposals.revolve, train_all, islands, candidates=15,
+            "code", BOTH, proposals.revolve, train_all, islands, candidates=15, asks="pairs",
         ),
         Parts(
             "random", "random terms without a model: the control",

@@ -5,7 +5,7 @@ from typing import Any
 from reward_design.llm.budget import BudgetExceeded
 from reward_design.llm.build import check_many
 from reward_design.llm.designers.answers import source_of
-from reward_design.llm.designers.candidates import Candidate, Refusal
+from reward_design.llm.designers.candidates import Candidate, Refusal, place
 from reward_design.llm.designers.prompts import render
 from reward_design.llm.designers.session import Prompt, Session, message
 from reward_design.llm.outcomes import ModelError
@@ -14,42 +14,55 @@ from reward_design.llm.refusal import CandidateRefused
 ENDS = (BudgetExceeded, ModelError)
 """What ends a search, after what runs has been trained."""
 PATIENCE = 10
-"""Draws of a round, times the candidates that are wanted; then it goes on with those that run."""
+"""Draws of a set of candidates, times the candidates that are wanted; then it goes on with those that run."""
 
 
 def play(session: Session, number: int) -> None:
-    """One round: what is in the journal is taken from there.
+    """One round, with as many sets of candidates as its evaluation asks for; what is in the journal is not done again.
 
     Raises:
         BudgetExceeded: at a hard limit of the model. Candidates that run by then are trained before.
         ModelError: if the model fails for good, in the same way.
     """
     session.tell("round", f"round {number}")
-    running, stop = [], None
+    more = True
+    while more:
+        running, stop = _until_enough(session, number)
+        for candidate in running:
+            refusal = session.parts.gate(session, candidate) if session.parts.gate else None
+            if refusal is not None:
+                session.update(session.candidates[candidate.id].with_(refusal=refusal))
+                session.tell("refused", f"{candidate.id}: {refusal.stage}")
+        open_ = [session.candidates[c.id] for c in running if session.candidates[c.id].refusal is None]
+        more = session.parts.evaluate(session, number, open_)
+        session.memory = session.parts.select(session, number, _of_round(session, number))
+        if stop is not None:
+            raise stop
+
+
+def _of_round(session: Session, number: int) -> list[Candidate]:
+    return [c for c in session.candidates.values() if c.round == number]
+
+
+def _until_enough(session: Session, number: int) -> tuple[list[Candidate], Exception | None]:
+    """A set of candidates that passed all checks, and what ended the drawing before there were enough."""
+    running: list[Candidate] = []
+    first = 1 + max((place(c.id)[1] for c in _of_round(session, number)), default=-1)
     try:
-        for candidate in _drawn(session, number):
+        for candidate in _drawn(session, number, first):
             running.append(candidate)
     except ENDS as error:  # a limit, or a model that is gone: train what there is, then say so
-        stop = error
-    for candidate in running:
-        refusal = session.parts.gate(session, candidate) if session.parts.gate else None
-        if refusal is not None:
-            session.update(session.candidates[candidate.id].with_(refusal=refusal))
-            session.tell("refused", f"{candidate.id}: {refusal.stage}")
-    open_ = [session.candidates[c.id] for c in running if session.candidates[c.id].refusal is None]
-    session.parts.evaluate(session, number, open_)
-    mine = [c for c in session.candidates.values() if c.round == number]
-    session.memory = session.parts.select(session, number, mine)
-    if stop is not None:
-        raise stop
+        return running, error
+    return running, None
 
 
-def _drawn(session: Session, number: int) -> Any:
-    """Candidates that passed all checks, one after the other, until there are enough."""
-    draw, running = 0, 0
+def _drawn(session: Session, number: int, first: int) -> Any:
+    """Candidates that passed all checks, one after the other, until there are enough; draws are numbered from there."""
+    draw, running = first, 0
     wanted = session.num_candidates
-    while running < wanted and draw < PATIENCE * wanted:
-        count = min(wanted - running, PATIENCE * wanted - draw)
+    end = first + PATIENCE * wanted
+    while running < wanted and draw < end:
+        count = min(wanted - running, end - draw)
         prompts = [session.parts.propose(session, number, draw + i) for i in range(count)]
         drawn, stop = _answered(session, number, draw, prompts)
         for candidate in _checked(session, drawn):
@@ -136,15 +149,11 @@ def _not_twice(session: Session, candidate: Candidate, attempt: int) -> Candidat
     if candidate.refusal is not None:
         return candidate
     same = [c.id for c in session.candidates.values() if c.digest == candidate.digest and c.id != candidate.id]
-    earlier = [name for name in same if _place(name) < _place(candidate.id)]
+    earlier = [name for name in same if place(name) < place(candidate.id)]
     if not earlier:
         return candidate
     refusal = Refusal("duplicate", f"This is the same reward as candidate {earlier[0]}; write a different one.")
     return session.update(candidate.with_(refusal=refusal))
-
-
-def _place(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split("."))
 
 
 def _through_checks(session: Session, candidates: list[Candidate], attempt: int) -> None:

@@ -13,6 +13,7 @@ from reward_design._names import suggestion
 from reward_design.agents import policy_files
 from reward_design.agents.settings import at_least
 from reward_design.core import Reward
+from reward_design.experiments.comparison import seed_numbers
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import FILE, Store
 from reward_design.llm.budget import LIMITS, Budget, BudgetExceeded, Usage
@@ -90,7 +91,7 @@ def design(
     config: Mapping[str, Any] | None = None,
     seed: int = 0,
     audits: str = "exact",
-    judge: Callable[[Session, int, list[Candidate]], tuple[str, str] | None] | None = None,
+    judge: Any = None,
     out: str | os.PathLike[str] = "results/design",
     overwrite: bool = False,
     on_progress: Callable[[Event], None] | None = None,
@@ -125,8 +126,11 @@ def design(
         seed: of all that is drawn: parents, random terms, random actions.
         audits: which candidates get a distance and an audit: ``"exact"`` on tabular tasks, ``"sampled"`` on all,
             ``"none"``.
-        judge: for presets that ask which candidate is best and worst, such as a
-            :class:`reward_design.llm.designers.person.Person`; by default the task's own success decides.
+        judge: in place of the task's own success, for presets that ask. ``"icpl"`` calls it with
+            ``(session, round, candidates)`` for the ids of the best and the worst; ``"revolve"`` calls its ``compare``
+            with the same for judgements of pairs (:class:`reward_design.llm.designers.elo.Comparison`), which become
+            Elo ratings. A :class:`reward_design.llm.designers.person.Person` can do both, a
+            :class:`reward_design.llm.designers.elo.Proxy` the second.
         out: folder.
         overwrite: delete what ``out`` holds of another search.
         on_progress: called with every :class:`Event`.
@@ -137,7 +141,7 @@ def design(
 
     Raises:
         ValueError: for an unknown preset or language, settings that do not fit, or a folder of another search.
-        TypeError: for planning on a task that MuJoCo does not simulate.
+        TypeError: for planning on a task that MuJoCo does not simulate, or a judge that cannot do what it is asked for.
         ImportError: if the extra of the model is missing.
 
     Example:
@@ -152,9 +156,10 @@ def design(
     made = envs.task(task) if isinstance(task, str) else task
     parts = driven(_parts(preset), driver)
     _check(parts, rounds, candidates, audits, language)
+    _check_judge(parts, judge)
     spoken = language or _language(parts, model)
     learner, settings = actor(made, driver, agent, steps, config)
-    runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+    runs = seed_numbers(seeds)
     wanted = candidates or parts.candidates
     folder = Path(out)
     limits = budget or _own_budget(model) or Budget(calls=20 * rounds * wanted)
@@ -220,6 +225,19 @@ def _check(parts: Parts, rounds: int, candidates: int | None, audits: str, langu
     if language is not None and language not in parts.languages:
         known = " and ".join(parts.languages)
         raise ValueError(f"preset {parts.name!r} works with {known}, got language={language!r}.")
+
+
+def _check_judge(parts: Parts, judge: Any) -> None:
+    if judge is not None and not parts.asks:
+        asking = " and ".join(p.name for p in PRESETS.values() if p.asks)
+        raise ValueError(f"preset {parts.name!r} asks no judge, got one; leave it out, or use {asking}.")
+    able = {"": True, "ends": callable(judge), "pairs": callable(getattr(judge, "compare", None))}
+    if judge is not None and not able[parts.asks]:
+        need = {"ends": "can be called", "pairs": "has a method compare"}[parts.asks]
+        raise TypeError(
+            f"preset {parts.name!r} needs a judge that {need} with (session, round, candidates), got "
+            f"{type(judge).__name__}; a Person can do it."
+        )
 
 
 def _language(parts: Parts, model: Any) -> str:

@@ -1,6 +1,6 @@
 """Which candidates the next round is made from: the fittest, the best and the worst, or islands that cross over."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -122,6 +122,11 @@ class Islands:
             return self
         kept = sorted((*old, member), key=lambda m: -m.score)[: self.settings.capacity]
         return self._with({island: tuple(kept)})
+
+    def rescored(self, scores: Mapping[str, float]) -> "Islands":
+        """The same members with new scores, where there are any: ratings change with every judgement."""
+        new = [[Member(m.id, scores.get(m.id, m.score)) for m in island] for island in self.members]
+        return replace(self, members=tuple(tuple(sorted(island, key=lambda m: -m.score)) for island in new))
 
     def after_generation(self, rng: np.random.Generator) -> "Islands":
         """With probability ``reset`` the weaker half keeps its best member each, and gets a founder of a stronger one.

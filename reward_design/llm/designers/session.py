@@ -67,7 +67,8 @@ class Parts:
         language: ``"code"`` or ``"terms"``, the default.
         languages: those that it can do.
         propose: ``(session, round, draw) -> Prompt``.
-        evaluate: ``(session, round, candidates) -> None``, trains and calls :meth:`Session.trained` for each.
+        evaluate: ``(session, round, candidates)``, trains and calls :meth:`Session.trained` for each; True for another
+            set of candidates in this round, made from what ``select`` gives by then.
         select: ``(session, round, candidates) -> memory``, what the next round starts from; kept in ``session.memory``.
         critique: ``(session, candidate) -> remarks``, None to accept it; or None for no critic.
         gate: ``(session, candidate) -> Refusal``, None to train it; or None for no gate.
@@ -75,6 +76,7 @@ class Parts:
         candidates: executable candidates of a round, the default.
         repairs: how often a refused candidate goes back to the model, critic included.
         uses_model: whether it asks a model at all.
+        asks: what a judge is asked for: ``"ends"``, ``"pairs"``, or nothing.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Parts:
     language: str
     languages: tuple[str, ...]
     propose: Callable[["Session", int, int], Prompt]
-    evaluate: Callable[["Session", int, list[Candidate]], None]
+    evaluate: Callable[["Session", int, list[Candidate]], bool | None]
     select: Callable[["Session", int, list[Candidate]], Any]
     critique: Callable[["Session", Candidate], str | None] | None = None
     gate: Callable[["Session", Candidate], Refusal | None] | None = None
@@ -90,6 +92,7 @@ class Parts:
     candidates: int = 4
     repairs: int = 0
     uses_model: bool = True
+    asks: str = ""
 
 
 @dataclass(eq=False)
@@ -110,7 +113,7 @@ class Session:
         seed: of everything that is drawn.
         audits: ``"exact"``: distance and audit where they are exact; ``"sampled"``: also where they are estimated;
             ``"none"``.
-        judge: who says which candidate is best and worst, for presets that ask: ids in, ``(best, worst)`` out.
+        judge: for presets that ask: ids in, ``(best, worst)`` out, or an object with ``compare`` for pairs.
         films: films the policy of a candidate, for a judge who watches; None without.
         candidates: by id, in order.
         memory: what the last round selected.
@@ -132,7 +135,7 @@ class Session:
     num_candidates: int
     seed: int = 0
     audits: str = "exact"
-    judge: Callable[["Session", int, list[Candidate]], tuple[str, str] | None] | None = None
+    judge: Any = None
     films: Callable[["Session", Candidate, Any], None] | None = None
     candidates: dict[str, Candidate] = field(default_factory=dict)
     memory: Any = None
