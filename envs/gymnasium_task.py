@@ -126,8 +126,8 @@ def task_from_gymnasium(
         A :class:`Task`, stepped on the host.
 
     Raises:
-        ValueError: for an unknown id, with the nearest one, a gamma outside [0, 1], or a function that reads an entry
-            of the observation or info that there is not.
+        ValueError: for an unknown id, with the nearest one, a gamma outside [0, 1], a horizon below 1, or a function
+            that reads an entry of the observation or info that there is not.
         TypeError: if observations or actions are not numbers.
 
     Example:
@@ -139,6 +139,8 @@ def task_from_gymnasium(
     """
     if not 0.0 <= gamma <= 1.0:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+    if horizon is not None and horizon < 1:
+        raise ValueError(f"horizon must be at least 1, or None for the registered time limit, got {horizon}.")
     env = GymnasiumEnv(
         env_id,
         kwargs=kwargs,

@@ -102,6 +102,9 @@ def test_bad_input_is_refused_with_one_sentence():
         task("gymnasium/CartPole-v7")
     with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\], got 1.5"):
         task_from_gymnasium("CartPole-v1", gamma=1.5)
+    for horizon in (0, -5):
+        with pytest.raises(ValueError, match=f"horizon must be at least 1, or None .* got {horizon}"):
+            task_from_gymnasium("CartPole-v1", horizon=horizon)
     with pytest.raises(ValueError, match="vectorisation must be 'sync', 'async' or 'process', got 'fast'"):
         task_from_gymnasium("CartPole-v1", vectorisation="fast")
     gymnasium.register("Colour-v0", lambda **_: Colour())

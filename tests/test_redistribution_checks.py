@@ -43,11 +43,15 @@ def test_the_best_sequence_stays_the_best_without_discount_or_with_its_compensat
     for seed in range(12):
         rollout, returns = all_sequences(seed)
         example = jax.tree.map(lambda x: x[0], rollout)
-        paid = [np.asarray(run(*r.init(jax.random.key(seed), example), rollout)[0].reward) for r, run in runs]
+        paid = []
+        for reward, run in runs:
+            params, state = reward.init(jax.random.key(seed), example)
+            params["estimator"]["scale"] = jnp.float32(300.0)  # contributions of about 3
+            paid.append(np.asarray(run(params, state, rollout)[0].reward))
         assert np.abs(paid[0] - rollout.reward).max() > 0.1
-        np.testing.assert_allclose(paid[0].sum(0), returns, atol=1e-4)
-        np.testing.assert_allclose(discounts @ paid[1], discounts[-1] * returns, atol=1e-4)
-        near = returns > returns.max() - 1e-6  # several sequences may be the best
+        np.testing.assert_allclose(paid[0].sum(0), returns, atol=1e-3)
+        np.testing.assert_allclose(discounts @ paid[1], discounts[-1] * returns, atol=1e-3)
+        near = returns > returns.max() - 1e-2  # several sequences may be the best
         assert near[np.argmax(paid[0].sum(0))]
         assert near[np.argmax(discounts @ paid[1])]
         changed += not near[np.argmax(discounts @ paid[0])]
@@ -130,8 +134,8 @@ EDGES = {
     "all cut": lambda t: t._replace(truncated=np.ones_like(t.mask), terminated=np.zeros_like(t.mask)),
 }
 PAYERS = {
-    "last": spa(max_length=12),
-    "equal": spa(max_length=12, correction="equal"),
+    "last": trusted(spa(max_length=12)),
+    "equal": trusted(spa(max_length=12, correction="equal")),
     "uniform": ircr(normalise=False),
 }
 
