@@ -403,7 +403,7 @@ def test_delayed_tasks_in_gymnasium_and_errors():
     assert [row[1] for row in paid] == [0, 0, 0, 0, 2.5]
     assert [row[4]["hidden_reward"] for row in paid] == [0.5] * 5
     assert paid[-1][3]
-    with pytest.raises(ValueError, match="every must be at least 1"):
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1"):
         delayed_reward(TINY, every=0)
     with pytest.raises(TypeError, match="pays for the past"):
         delayed.tabular()
