@@ -99,20 +99,15 @@ class Colour(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(2)
 
 
+@pytest.mark.filterwarnings("ignore:.*different from the unwrapped version.*:UserWarning")
 @pytest.mark.parametrize(
     ("env_id", "kwargs"),
-    [
-        ("Blackjack-v1", {"natural": True}),
-        ("FrozenLake-v1", {"map_name": "4x4"}),
-        ("CliffWalking-v1", {}),
-        ("Taxi-v3", {}),
-    ],
+    [("Blackjack-v1", {"natural": True}), ("FrozenLake-v1", {"map_name": "4x4"}), ("CliffWalking-v1", {})],
 )
 def test_toy_texts_of_gymnasium_are_tasks_with_rewards_in_any_order(env_id, kwargs):
     known = task_from_gymnasium(env_id, horizon=12, **kwargs)
-    check_env(
-        RewardWrapper(RewardWrapper(known.make(), rd.environment_reward()), rd.scale(2.0)), skip_render_check=True
-    )
+    inner = RewardWrapper(known.make(), rd.environment_reward())
+    check_env(RewardWrapper(inner, rd.scale(2.0)), skip_render_check=True)
     returns = []
     for wrap in (lambda envs: envs, lambda envs: VectorRewardWrapper(envs, rd.scale(2.0))):
         envs = wrap(known.vector(2, seed=3))
@@ -143,7 +138,7 @@ def test_bad_input_is_refused_with_one_sentence():
         task_from_gymnasium("")
     with (
         pytest.warns(DeprecationWarning, match="out of date"),
-        pytest.raises(ValueError, match="gymnasium cannot make 'CliffWalking-v0': .* use `CliffWalking-v1` instead"),
+        pytest.raises(ValueError, match=r"gymnasium cannot make 'CliffWalking-v0': .* use `CliffWalking-v1` instead"),
     ):
         task_from_gymnasium("CliffWalking-v0")
     with pytest.raises(ValueError, match="vectorisation must be 'sync', 'async' or 'process', got 'fast'"):
