@@ -1,6 +1,6 @@
 """Factors that a designer can rank, and what a segment of experience is worth by each of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,9 @@ def as_levels(levels: Sequence[Level] | Factor) -> tuple[tuple[Factor, ...], ...
     """
     if isinstance(levels, Factor):
         raise TypeError(f"a ranking is a sequence of levels, got one factor; write [{levels.name}] for a level alone.")
-    made = tuple(tuple(level) if isinstance(level, (tuple, list, str)) else (level,) for level in levels)
+    made: tuple[tuple[Any, ...], ...] = tuple(
+        tuple(level) if isinstance(level, Iterable) else (level,) for level in levels
+    )
     flat = [factor for level in made for factor in level]
     if not made or not all(made):
         raise ValueError("a ranking needs at least one level and a factor in each, got none.")
