@@ -1,16 +1,20 @@
-"""What PPO reaches when a dense reward is only paid at the end of the episode, by method of redistribution.
+"""What PPO or DQN reaches when a dense reward is only paid at the end of the episode, by method of redistribution.
 
     python benchmarks/redistribution.py                        # everything that is missing, then the table
     python benchmarks/redistribution.py --names chain --methods spa uniform --first-seed 100 --seeds 3
+    python benchmarks/redistribution.py --agents dqn           # off-policy, by the rewards that DQN can ask for
     python benchmarks/redistribution.py --table                # only the table
 
 Every task's hand-made dense reward (for CartPole its own) is summed and paid when the episode ends; runs are judged by
 the task's own return. ``dense`` learns from the reward as it was, ``terminal`` from the sum at the end alone. Settings
-were tried on seeds 100 to 102 of chain and key-door. One line of JSON per task and method goes to ``--out`` and is not
-repeated.
+were tried on seeds 100 to 102 of chain and key-door. DQN keeps what the environment paid and computes rewards when it
+samples, with the estimator of that moment; what needs the end of the episode for every step (``uniform``, ``ircr``,
+``correction="equal"``) it cannot serve, so errors are paid in the last step or not at all. One line of JSON per task,
+agent and method goes to ``--out`` and is not repeated.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,16 +27,26 @@ from host_learning import append, read
 
 import reward_design as rd
 from reward_design import Reward
-from reward_design.agents import ppo, train_seeds
+from reward_design.agents import dqn, ppo, train_seeds
 from reward_design.envs import Task, task
 from reward_design.experiments.budgets import settings
 from reward_design.experiments.statistics import bootstrap, interquartile_mean, probability_of_improvement
-from reward_design.redistribution import Fit, ircr, return_decomposition, rrd, rudder, spa, task_features
+from reward_design.redistribution import (
+    Fit,
+    ircr,
+    return_decomposition,
+    rrd,
+    rudder,
+    smoothed_ircr,
+    spa,
+    task_features,
+)
 
 STEPS = {"chain": 30_000, "key_door": 60_000, "cartpole": 60_000, "mountain_car": 120_000}
 """Environment steps of a run."""
 DISCRETE = Fit(normalise=False, learning_rate=1e-2, num_updates=8, batch_size=16)
 CONTINUOUS = Fit(num_updates=4, batch_size=16, learning_rate=1e-3)
+AGENTS = {"ppo": ppo.AGENT, "dqn": dqn.AGENT}
 SOLVED = {"chain": 0.9, "key_door": 0.9, "cartpole": 400.0, "mountain_car": -150.0}
 
 
@@ -42,17 +56,23 @@ class Args:
 
     Attributes:
         names: tasks.
-        methods: methods.
+        agents: who learns.
+        methods: methods; those that an agent cannot serve are left out.
         seeds: runs of each method on each task.
         first_seed: the number of the first.
+        steps: environment steps in place of those of the task, for a first look; give another ``out`` as well.
         out: records.
         table: print the table of what is there, run nothing.
     """
 
     names: tuple[str, ...] = tuple(STEPS)
-    methods: tuple[str, ...] = ("dense", "terminal", "uniform", "spa", "rd", "ircr", "rrd", "spa_last", "rudder")
+    agents: tuple[str, ...] = ("ppo",)
+    methods: tuple[str, ...] = (
+        "dense", "terminal", "uniform", "spa", "rd", "ircr", "smoothed_ircr", "rrd", "spa_last", "rudder",
+    )  # fmt: skip
     seeds: int = 10
     first_seed: int = 0
+    steps: int | None = None
     out: Path = Path(__file__).with_name("records") / "redistribution.jsonl"
     table: bool = False
 
@@ -60,14 +80,20 @@ class Args:
 def main(args: Args) -> None:
     """Run what is missing and print the table."""
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-    for name in () if args.table else args.names:
-        for method in args.methods:
-            if (name, method, seeds) in [(r["name"], r["method"], r["seeds"]) for r in read(args.out)]:
+    for name, agent in () if args.table else itertools.product(args.names, args.agents):
+        for method in (method for method in args.methods if method in methods(task(name), agent)):
+            if (name, agent, method, seeds) in [
+                (r["name"], _agent(r), r["method"], r["seeds"]) for r in read(args.out)
+            ]:
                 continue
-            row = {"name": name, "method": method, "seeds": seeds, **run(name, method, seeds)}
+            row = {"name": name, "agent": agent, "method": method, "seeds": seeds}
+            row |= run(name, method, seeds, agent=agent, steps=args.steps)
             append(args.out, row)
-            print(f"{method} on {name}: {interquartile_mean(row['final']):.2f} after {row['cpu_s']:,.0f} s", flush=True)
-    print(table(read(args.out), args.names, args.methods))
+            final = interquartile_mean(np.asarray(row["final"]))
+            print(f"{agent}, {method} on {name}: {final:.2f} after {row['cpu_s']:,.0f} s", flush=True)
+    for agent in args.agents:
+        rows = [row for row in read(args.out) if _agent(row) == agent]
+        print(f"\n{agent}\n\n{table(rows, args.names, args.methods)}")
 
 
 def late(known: Task) -> Reward:
@@ -80,14 +106,14 @@ def dense(known: Task) -> Reward:
     return rd.environment_reward() if known.name == "cartpole" else known.dense_reward
 
 
-def methods(known: Task) -> dict[str, Callable[[], Reward]]:
-    """Rewards to learn from, by method."""
+def methods(known: Task, agent: str = "ppo") -> dict[str, Callable[[], Reward]]:
+    """Rewards to learn from that the agent can serve, by method."""
     discrete = known.name in ("chain", "key_door")
     of: dict[str, Any] = {
         "max_length": known.horizon, "features": task_features(known), "fit": DISCRETE if discrete else CONTINUOUS,
     }  # fmt: skip
     hidden: tuple[int, ...] = () if discrete else (32, 32)
-    after = {
+    on_policy = {
         "uniform": lambda: ircr(normalise=False),
         "ircr": ircr,
         "rd": lambda: return_decomposition(correction="equal", hidden=hidden, **of),
@@ -96,11 +122,21 @@ def methods(known: Task) -> dict[str, Callable[[], Reward]]:
         "spa_last": lambda: spa(correction="last", hidden=hidden, **of),
         "rudder": lambda: rudder(width=32, **of),
     }
+    off_policy = {
+        "smoothed_ircr": lambda: smoothed_ircr(num_steps=32, **of),
+        "rd": lambda: return_decomposition(correction="none", hidden=hidden, **of),
+        "rrd": lambda: rrd(num_steps=32, correction="none", hidden=hidden, **of),
+        "spa_last": lambda: spa(correction="last", hidden=hidden, **of),
+        "rudder": lambda: rudder(correction="last", width=32, **of),
+    }
+    after = on_policy if agent == "ppo" else off_policy
     chained = {name: lambda build=build: rd.chain(late(known), build()) for name, build in after.items()}
     return {"dense": lambda: dense(known), "terminal": lambda: late(known), **chained}
 
 
-def run(name: str, method: str, seeds: Sequence[int], *, steps: int | None = None) -> dict[str, Any]:
+def run(
+    name: str, method: str, seeds: Sequence[int], *, agent: str = "ppo", steps: int | None = None
+) -> dict[str, Any]:
     """Train all seeds of a method on a task.
 
     Returns:
@@ -108,10 +144,10 @@ def run(name: str, method: str, seeds: Sequence[int], *, steps: int | None = Non
         that of all episodes, ``explained`` the last held-out explained variance.
     """
     known = task(name)
-    config = settings(ppo.AGENT, known, total_timesteps=steps or STEPS[name])
+    config = settings(AGENTS[agent], known, total_timesteps=steps or STEPS[name])
     keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
     start = time.process_time()
-    metrics = train_seeds(ppo.AGENT, config, known, methods(known)[method](), keys).metrics
+    metrics = train_seeds(AGENTS[agent], config, known, methods(known, agent)[method](), keys).metrics
     seconds = time.process_time() - start
     returns, tail = metrics["true_return"], max(1, config.num_updates // 10)
     explained = [value for key, value in metrics.items() if key.endswith("explained_variance")]
@@ -140,6 +176,10 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str], chosen: Sequence
             cells += [_beats(row, found.get("uniform")), f"{row['cpu_s']:,.0f}"]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _agent(row: dict[str, Any]) -> str:
+    return row.get("agent", "ppo")  # records of before there were two
 
 
 def _estimate(scores: Sequence[float]) -> str:

@@ -243,7 +243,12 @@ class Task:
         Args:
             num_envs: number of environments.
             seed: fixes all that follows the next ``reset``.
+
+        Raises:
+            ValueError: if there is not at least one environment.
         """
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         if isinstance(self.env, HostEnv):
             return self.env.vector(num_envs, seed=seed)
         mode = gymnasium.vector.AutoresetMode.SAME_STEP

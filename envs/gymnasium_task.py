@@ -126,8 +126,8 @@ def task_from_gymnasium(
         A :class:`Task`, stepped on the host.
 
     Raises:
-        ValueError: for an unknown id, with the nearest one, a gamma outside [0, 1], or a function that reads an entry
-            of the observation or info that there is not.
+        ValueError: for an id that is unknown, with the nearest one, or out of date, a gamma outside [0, 1], a horizon
+            below 1, or a function that reads an entry of the observation or info that there is not.
         TypeError: if observations or actions are not numbers.
 
     Example:
@@ -139,6 +139,10 @@ def task_from_gymnasium(
     """
     if not 0.0 <= gamma <= 1.0:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+    if horizon is not None and (horizon < 1 or horizon != int(horizon)):
+        raise ValueError(
+            f"horizon must be a whole number of at least 1, or None for the registered time limit, got {horizon}."
+        )
     env = GymnasiumEnv(
         env_id,
         kwargs=kwargs,
@@ -218,3 +222,5 @@ class _clear_errors:  # noqa: N801  (a context manager, used as a function)
             raise ImportError(f"environments {self.env_id!r} need {needs}") from error
         if isinstance(error, gymnasium.error.DependencyNotInstalled):
             raise ImportError(f"environment {self.env_id!r} needs more than gymnasium: {error}") from error
+        if isinstance(error, gymnasium.error.Error):  # an id that is malformed or no longer supported
+            raise ValueError(f"gymnasium cannot make {self.env_id!r}: {error}") from error

@@ -90,3 +90,16 @@ def rrd_expectation(contributions, total, num_steps, *, unbiased):
             error -= (1 - num_steps / len(contributions)) * np.var(subset, ddof=1) / num_steps
         values.append(error)
     return float(np.mean(values))
+
+
+def leave_one_out(returns):
+    """SPA's released labels: the return of an episode minus the mean of the other episodes of its task."""
+    if len(returns) == 1:
+        return np.asarray(returns)
+    return np.array([r - (sum(returns) - r) / (len(returns) - 1) for r in returns])
+
+
+def released_step_rewards(contributions, valid):
+    """SPA's released step rewards: (c_t + g_t / 2) times the number of steps that remain, so that the last earns 0."""
+    steps = len(contributions)
+    return np.array([(c + 0.5 * g) * (steps - 1 - t) for t, (c, g) in enumerate(zip(contributions, valid))])

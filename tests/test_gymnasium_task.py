@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 import reward_design as rd
-from reward_design.adapters.gymnasium import VectorRewardWrapper
+from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
 from reward_design.envs import Factor, task, task_from_gymnasium
 from reward_design.experiments import compare
 from reward_design.experiments.single import train
+from reward_design.redistribution import delayed_reward
 
 SMALL = {"num_envs": 2, "num_steps": 32, "hidden": (8,), "num_minibatches": 2, "num_epochs": 1}
 
@@ -97,17 +99,57 @@ class Colour(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(2)
 
 
+@pytest.mark.filterwarnings("ignore:.*different from the unwrapped version.*:UserWarning")
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [("Blackjack-v1", {"natural": True}), ("FrozenLake-v1", {"map_name": "4x4"}), ("CliffWalking-v1", {})],
+)
+def test_toy_texts_of_gymnasium_are_tasks_with_rewards_in_any_order(env_id, kwargs):
+    known = task_from_gymnasium(env_id, horizon=12, **kwargs)
+    inner = RewardWrapper(known.make(), rd.environment_reward())
+    check_env(RewardWrapper(inner, rd.scale(2.0)), skip_render_check=True)
+    returns = []
+    for wrap in (lambda envs: envs, lambda envs: VectorRewardWrapper(envs, rd.scale(2.0))):
+        envs = wrap(known.vector(2, seed=3))
+        envs.reset(seed=3)
+        envs.action_space.seed(0)
+        returns.append(np.stack([envs.step(envs.action_space.sample())[1] for _ in range(30)]))
+        envs.close()
+    np.testing.assert_allclose(returns[1], 2 * returns[0], rtol=1e-6)
+    late = delayed_reward(known).make()
+    late.reset(seed=1)
+    rows = [late.step(0)]
+    while not (rows[-1][2] or rows[-1][3]):
+        rows.append(late.step(0))
+    assert len(rows) <= 12
+    assert [row[1] for row in rows[:-1]] == [0.0] * (len(rows) - 1)
+    assert rows[-1][1] == pytest.approx(sum(row[4]["hidden_reward"] for row in rows))
+
+
 def test_bad_input_is_refused_with_one_sentence():
     with pytest.raises(ValueError, match=r"gymnasium knows no environment 'CartPole-v7'; did you mean 'CartPole-v1'\?"):
         task("gymnasium/CartPole-v7")
     with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\], got 1.5"):
         task_from_gymnasium("CartPole-v1", gamma=1.5)
+    for horizon in (0, -5):
+        with pytest.raises(ValueError, match=f"horizon must be a whole number of at least 1, or None .* got {horizon}"):
+            task_from_gymnasium("CartPole-v1", horizon=horizon)
+    with pytest.raises(ValueError, match="gymnasium cannot make '': Malformed environment ID"):
+        task_from_gymnasium("")
+    with (
+        pytest.warns(DeprecationWarning, match="out of date"),
+        pytest.raises(ValueError, match=r"gymnasium cannot make 'CliffWalking-v0': .* use `CliffWalking-v1` instead"),
+    ):
+        task_from_gymnasium("CliffWalking-v0")
     with pytest.raises(ValueError, match="vectorisation must be 'sync', 'async' or 'process', got 'fast'"):
         task_from_gymnasium("CartPole-v1", vectorisation="fast")
     gymnasium.register("Colour-v0", lambda **_: Colour())
     with pytest.raises(TypeError, match=r"expected a space of numbers, got Text"):
         task_from_gymnasium("Colour-v0")
     plain = task("gymnasium/CartPole-v1")
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"num_envs must be at least 1, got {number}"):
+            plain.vector(number)
     with pytest.raises(ValueError, match=r"has no potential; give one: task_from_gymnasium\(..., potential=phi\)"):
         plain.potential(jnp.zeros((1, 4)))
     with pytest.raises(TypeError, match="is stepped on the host"):

@@ -94,6 +94,34 @@ def test_a_difference_of_the_margin_does_not_decide_whatever_the_rounding(larger
     assert float(compare_ranked([np.nextafter(np.float32(larger), 99)], [np.float32(larger)], margins=[0.0])) == 1.0
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_short_floats_decide_by_their_own_rounding(dtype):
+    values = jnp.array([[0.5], [0.4], [10.5], [10.25]], dtype)
+    assert compare_ranked(values[:1], values[1:2], margins=[0.1]).tolist() == [0.5]  # 0.4 is rounded by up to 1e-3
+    assert compare_ranked(values[2:3], values[3:], margins=[0.0]).tolist() == [1.0]
+
+
+def test_counts_and_flags_can_be_ranked():
+    kinds = {np.uint8: ([3, 0], [5, 0]), bool: ([False, True], [True, True]), np.int32: ([-2, 7], [0, 7])}
+    for kind, (a, b) in kinds.items():
+        a, b = np.array(a, kind), np.array(b, kind)
+        assert float(compare_ranked(a, b, margins=[0, 0])) == 0.0
+        assert float(compare_ranked(b, a, margins=[0.5, 0.5])) == 1.0
+        assert float(compare_ranked(a, b, margins=[2, 0])) == 0.5  # at most the margin
+
+
+def test_infinite_factors_are_ordered_as_numbers_are():
+    inf = np.inf
+    for margin in (0.0, 0.5):
+        for low, high in ((-inf, 3.0), (3.0, inf), (-inf, inf)):
+            assert float(compare_ranked([high, 0.0], [low, 9.0], margins=[margin, 0.0])) == 1.0
+            assert float(compare_ranked([low, 9.0], [high, 0.0], margins=[margin, 0.0])) == 0.0
+        for same in (-inf, inf):  # no level decides between equals, the next one does
+            assert float(compare_ranked([same, 0.0], [same, 9.0], margins=[margin, 0.0])) == 0.0
+            assert float(compare_ranked([same, 9.0], [same, 9.0], margins=[margin, 0.0])) == 0.5
+    assert float(compare_ranked([100.0, 0.0], [0.0, 1.0], margins=[inf, 0.0])) == 0.0  # never decides
+
+
 def test_labels_do_not_depend_on_the_rest_of_the_batch():
     a, b = random_pairs(64)
     together = compare_ranked(a, b, margins=MARGINS)
@@ -134,6 +162,10 @@ def test_bad_input_is_refused_in_one_sentence():
         compare_ranked([1.0], [1.0, 2.0], margins=[0.0, 0.0])
     with pytest.raises(ValueError, match="margins must be at least 0"):
         compare_ranked([1.0], [1.0], margins=[-1.0])
+    with pytest.raises(ValueError, match=r"margins must be at least 0, got \[nan\]"):
+        compare_ranked([1.0], [0.0], margins=[np.nan])
+    with pytest.raises(ValueError, match="compare_ranked needs at least one level"):
+        compare_ranked(np.zeros((3, 0)), np.zeros((3, 0)), margins=np.zeros(0))
     with pytest.raises(ValueError, match="factors_b must not be NaN"):
         compare_ranked([1.0, 1.0], [0.0, np.nan], margins=[0.0, 0.0])
     inside = jax.jit(compare_ranked)(jnp.array([[1.0, jnp.nan], [1.0, 1.0]]), jnp.zeros((2, 2)), margins=jnp.zeros(2))
@@ -229,6 +261,12 @@ def test_rankings_that_make_no_sense_are_refused():
         ranked_teacher([])
     with pytest.raises(TypeError, match=r"expects preferences\.Factor objects, got str"):
         ranked_teacher(["tilt"])
+    with pytest.raises(TypeError, match=r"expects preferences\.Factor objects, got int"):
+        ranked_teacher([1])
+    with pytest.raises(TypeError, match="a ranking is a sequence of levels, got one factor"):
+        parts.as_levels(Factor("x", len))
+    with pytest.raises(TypeError, match="fn of factor 'x' must be a function of a transition, got None"):
+        Factor("x", None)
 
 
 # --- Bradley-Terry ----------------------------------------------------------------------------------------------------

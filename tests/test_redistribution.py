@@ -82,12 +82,36 @@ def test_one_step_earns_its_return_and_padding_nothing():
     np.testing.assert_allclose(got, [[2.0, 0.3], [0.0, 0.3], [0.0, 0.3]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_odd_shapes_are_corrected_all_the_same(correction):
+    assert correct_return(np.zeros((0, 2)), np.zeros(2), np.zeros((0, 2), bool), correction=correction).shape == (0, 2)
+    padding = np.array([[True, False]] * 3)  # the second lane holds no episode, its return nothing to pay
+    got = np.asarray(correct_return(np.full((3, 2), 0.5), np.array([-3.0, 7.0]), padding, correction=correction))
+    np.testing.assert_array_equal(got[:, 1], 0)
+    assert (got[:, 0].sum() == pytest.approx(-3.0)) == (correction != "none")
+    single = correct_return(np.full((1, 1), 0.5), np.array([-5.0]), np.ones((1, 1), bool), correction=correction)
+    np.testing.assert_allclose(single, 0.5 if correction == "none" else -5.0)
+    holes = np.array([[False], [True], [False], [True]])  # rows of an autoreset inside
+    expected = {"none": [1, 1], "equal": [4.5, 4.5], "last": [1, 8]}[correction]
+    with_holes = correct_return(np.ones((4, 1)), np.array([9.0]), holes, correction=correction)
+    np.testing.assert_allclose(with_holes[:, 0], [0, expected[0], 0, expected[1]])
+
+
+def test_whole_numbers_are_not_kept_whole():
+    for correction in CORRECTIONS:
+        got = correct_return(np.ones((2, 1)), np.array([2.5]), np.ones((2, 1), bool), correction=correction)
+        counts = correct_return(np.ones((2, 1), int), np.array([5]), np.ones((2, 1), bool), correction=correction)
+        assert counts.dtype == got.dtype
+        assert float(counts.sum()) == (2.0 if correction == "none" else 5.0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"correction": "equall"}, "correction must be 'none', 'equal' or 'last', got 'equall'; did you mean 'equal'"),
         ({"returns": np.ones(3)}, r"contributions and mask must have one shape \[T, B\] and returns \[B\]"),
         ({"returns": np.array([1.0, np.nan])}, "returns must be finite, got NaN or infinity"),
+        ({"contributions": np.full((3, 2), np.inf)}, "contributions must be finite, got NaN or infinity in a step"),
     ],
 )
 def test_correct_return_refuses(change, message):

@@ -13,6 +13,7 @@ from reward_design.redistribution import (
     Fit,
     delayed_reward,
     hidden_reward,
+    learning,
     mlp,
     randomised,
     redistributed,
@@ -216,6 +217,45 @@ def test_a_lane_that_was_started_anew_forgets_its_unfinished_episode():
     np.testing.assert_allclose(totals, np.sort([item[3] for item in expected]), atol=1e-4)
 
 
+# --- lessons ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("returns", [(9.0, 1.0, -2.0, 0.0, 9.0, 3.0, 2.0, 0.0), (0.0,) * 8])
+def test_lessons_are_drawn_by_their_error_and_never_from_what_is_held_out(returns):
+    rollout = rollout_of([[(0, 1, 1)]] * 8, returns, 1)
+    episodes = store.empty(jax.tree.map(lambda x: x[0], rollout), capacity=8, max_length=1)
+    episodes = store.insert(episodes, rollout, max_length=1)
+    fit = Fit(capacity=8, batch_size=6000, holdout=4, min_episodes=4, lessons=True)
+    nothing = lambda network, params, batch: jnp.zeros(batch.rows.mask.shape)  # noqa: E731
+    odds = learning.lessons(nothing, {"network": (), "scale": 2.0}, episodes, fit, 1)
+    error = np.abs(returns) if any(returns) else np.ones(8)
+    error[[0, 4]] = 0
+    for given, expected in ((odds, error / error.sum()), (None, np.array([0, 1, 1, 1, 0, 1, 1, 1]) / 6)):
+        drawn = np.bincount(learning.training(episodes, KEY, fit, given), minlength=8) / 6000
+        np.testing.assert_allclose(drawn, expected, atol=0.025)
+    assert np.abs(error / error.sum() - 1 / 6).max() > 0.1
+
+
+def test_a_rare_return_is_learned_sooner_from_lessons():
+    episodes = [[(0, 0, 1)]] * 60
+    episodes[7] = [(1, 1, 2)]
+    rollout = rollout_of(episodes, [float(i == 7) for i in range(60)], 1)
+    paid = {}
+    for lessons in (False, True):
+        fit = Fit(
+            capacity=60, batch_size=4, num_updates=10, holdout=10, normalise=False, l2=0.0, learning_rate=0.05,
+            lessons=lessons,
+        )  # fmt: skip
+        reward = spa(max_length=1, features=pairs, hidden=(), correction="none", fit=fit)
+        params, state, _ = fitted(reward, rollout, 6)
+        network = {**params["estimator"], "trust": jnp.float32(1.0)}
+        output, _ = jax.jit(reward.unroll)({**params, "estimator": network}, state, rollout)
+        paid[lessons] = np.asarray(output.terms["contribution"])[0]
+    error = {key: abs(1 - c[7]) for key, c in paid.items()}
+    assert error[True] < 0.6 * error[False]
+    assert np.abs(paid[True][:7]).max() < 0.5  # without forgetting the others
+
+
 # --- learning beside an agent -----------------------------------------------------------------------------------------
 
 TINY = task("chain", num_states=5, horizon=12)
@@ -363,7 +403,7 @@ def test_delayed_tasks_in_gymnasium_and_errors():
     assert [row[1] for row in paid] == [0, 0, 0, 0, 2.5]
     assert [row[4]["hidden_reward"] for row in paid] == [0.5] * 5
     assert paid[-1][3]
-    with pytest.raises(ValueError, match="every must be at least 1"):
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1"):
         delayed_reward(TINY, every=0)
     with pytest.raises(TypeError, match="pays for the past"):
         delayed.tabular()

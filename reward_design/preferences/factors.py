@@ -1,6 +1,6 @@
 """Factors that a designer can rank, and what a segment of experience is worth by each of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ class Factor:
 
     Raises:
         ValueError: for settings out of range.
+        TypeError: if ``fn`` is no function.
 
     Example:
         >>> from reward_design.preferences import Factor
@@ -46,6 +47,8 @@ class Factor:
     unit: str = "std"
 
     def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"fn of factor {self.name!r} must be a function of a transition, got {self.fn!r}.")
         if self.sign not in (1, -1):
             raise ValueError(f"sign of factor {self.name!r} must be 1 or -1, got {self.sign}.")
         if not self.margin >= 0:
@@ -94,15 +97,19 @@ def task_factors(
     )
 
 
-def as_levels(levels: Sequence[Level]) -> tuple[tuple[Factor, ...], ...]:
+def as_levels(levels: Sequence[Level] | Factor) -> tuple[tuple[Factor, ...], ...]:
     """Levels as tuples of factors.
 
     Raises:
         ValueError: without any level, for an empty one, for two factors of one name, or factors of one level whose
             margins differ in size or unit.
-        TypeError: for something that is no :class:`Factor`.
+        TypeError: for something that is no :class:`Factor`, or for a factor in place of a sequence.
     """
-    made = tuple((level,) if isinstance(level, Factor) else tuple(level) for level in levels)
+    if isinstance(levels, Factor):
+        raise TypeError(f"a ranking is a sequence of levels, got one factor; write [{levels.name}] for a level alone.")
+    made: tuple[tuple[Any, ...], ...] = tuple(
+        tuple(level) if isinstance(level, Iterable) else (level,) for level in levels
+    )
     flat = [factor for level in made for factor in level]
     if not made or not all(made):
         raise ValueError("a ranking needs at least one level and a factor in each, got none.")

@@ -36,20 +36,22 @@ class Verdict(NamedTuple):
 def compare_ranked(factors_a: Any, factors_b: Any, *, margins: Any) -> Float[Array, "*pairs"]:
     """Which of two is better by ranked factors: at the first level l with |a_l - b_l| > margin_l the larger one wins.
 
-    A difference of exactly the margin does not decide, rounding errors included. With margins of zero this is the
-    lexicographic order; with others it is a semiorder per level, and preferences can be cyclic (:func:`cycle_rate`).
+    A difference of exactly the margin does not decide, rounding errors of the factors' precision included. With margins
+    of zero this is the lexicographic order; with others it is a semiorder per level, and preferences can be cyclic
+    (:func:`cycle_rate`). Infinite factors are ordered as numbers are: they are equal to themselves and beyond any
+    finite margin of all others.
 
     Args:
         factors_a: ``[..., L]`` factors of the first of each pair, larger is better, the most important level first.
         factors_b: ``[..., L]`` factors of the second.
-        margins: ``[L]`` at least 0, in the units of the factors.
+        margins: ``[L]`` at least 0, in the units of the factors; a level whose margin is infinite never decides.
 
     Returns:
         ``[...]`` 1.0 where the first is preferred, 0.0 where the second is, 0.5 for ties.
 
     Raises:
-        ValueError: for shapes that do not fit, negative margins, or (outside jit) a factor that is NaN. Inside jit a
-            pair with a NaN gets the label NaN.
+        ValueError: for shapes that do not fit, no level, or (outside jit) a margin that is negative or NaN, or a factor
+            that is NaN. Inside jit a pair with a NaN gets the label NaN.
 
     Example:
         >>> from reward_design.preferences import compare_ranked
@@ -78,11 +80,11 @@ def decide(factors_a: Any, factors_b: Any, *, margins: Any) -> Verdict:
         >>> int(decide([1.0, 0.0], [0.6, 0.2], margins=[0.5, 0.1]).level)
         1
     """
-    a, b, margins = _checked(factors_a, factors_b, margins)
-    difference = a - b
+    a, b, margins, eps = _checked(factors_a, factors_b, margins)
+    difference = jnp.where(a == b, 0, a - b)  # of two infinities as well
     margin = jnp.broadcast_to(margins, difference.shape)
-    rounding = 4 * jnp.finfo(difference.dtype).eps * jnp.maximum(jnp.abs(a), jnp.abs(b))
-    decided = jnp.abs(difference) > margin + jnp.where(margin > 0, rounding, 0)
+    rounding = 4 * eps * jnp.maximum(jnp.abs(a), jnp.abs(b))
+    decided = jnp.abs(difference) > margin + jnp.where((margin > 0) & jnp.isfinite(rounding), rounding, 0)
     tie = ~decided.any(axis=-1)
     first = jnp.argmax(decided, axis=-1)
     winner = jnp.take_along_axis(difference, first[..., None], axis=-1)[..., 0] > 0
@@ -168,18 +170,24 @@ def cycle_rate(factors: Any, *, margins: Any) -> Float[Array, ""]:
     return cycles / (n * (n - 1) * (n - 2) / 6)
 
 
-def _checked(factors_a: Any, factors_b: Any, margins: Any) -> tuple[Array, Array, Array]:
+def _checked(factors_a: Any, factors_b: Any, margins: Any) -> tuple[Array, Array, Array, float]:
+    """Both and the margins in one precision, and the spacing of the coarser factors."""
     a, b, margins = (jnp.asarray(x) for x in (factors_a, factors_b, margins))
     dtype = jnp.result_type(a, b, margins, jnp.float32)
     if a.shape != b.shape or a.ndim < 1:
         raise ValueError(f"compare_ranked expects two arrays [..., L] of one shape, got {a.shape} and {b.shape}.")
+    if not a.shape[-1]:
+        raise ValueError(f"compare_ranked needs at least one level, got factors of shape {a.shape}.")
     if margins.shape != a.shape[-1:]:
         raise ValueError(
             f"margins must have one entry for each of the {a.shape[-1]} levels, got shape {margins.shape}."
         )
-    if not isinstance(margins, Tracer) and (np.asarray(margins) < 0).any():
+    if not isinstance(margins, Tracer) and not (np.asarray(margins) >= 0).all():
         raise ValueError(f"margins must be at least 0, got {np.asarray(margins).tolist()}.")
     for name, factors in (("factors_a", a), ("factors_b", b)):
         if not isinstance(factors, Tracer) and np.isnan(np.asarray(factors, float)).any():
             raise ValueError(f"{name} must not be NaN, but some are; a factor that is unknown cannot be compared.")
-    return a.astype(dtype), b.astype(dtype), margins.astype(dtype)
+    eps = max(
+        float(jnp.finfo(x.dtype).eps) for x in (a, b, jnp.zeros((), dtype)) if jnp.issubdtype(x.dtype, jnp.floating)
+    )
+    return a.astype(dtype), b.astype(dtype), margins.astype(dtype), eps

@@ -69,9 +69,16 @@ def unless(flag: str) -> Grounding:
         flag: name of an info entry ``[B]``, true where the action was invalid.
 
     Returns:
-        A :data:`Grounding`.
+        A :data:`Grounding`, which raises a ValueError at trace time where info has no such entry.
     """
-    return lambda transition: jnp.asarray(transition.info[flag]) == 0
+
+    def grounding(transition: Transition) -> Bool[Array, " batch"]:
+        if flag not in transition.info:
+            there = ", ".join(transition.info) or "none"
+            raise ValueError(f"info has no entry {flag!r}; it has {there}. Name a flag that the environment reports.")
+        return jnp.asarray(transition.info[flag]) == 0
+
+    return grounding
 
 
 def resolved(grounding: str | Grounding | None) -> Grounding | None:

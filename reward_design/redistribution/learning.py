@@ -32,6 +32,9 @@ class Fit:
         normalise: whether features are scaled by their running moments.
         truncated: whether the return of an episode that a time limit cut is known; otherwise it is left out, and its
             contributions are not corrected.
+        lessons: draw episodes in proportion to the error of their return, |R - Σ c|, as it was before the updates of
+            this time, in place of all alike: rare returns are learned sooner, at the price of a fit that is no longer
+            that of the mean, and of a look at every stored episode.
         learning_rate: of Adam.
         l2: weight of the mean of c² (in units of the returns' standard deviation): of estimators that fit alike the
             one with small contributions, in place of one that puts all on one step.
@@ -47,6 +50,7 @@ class Fit:
     floor: float = 0.1
     normalise: bool = True
     truncated: bool = True
+    lessons: bool = False
     learning_rate: float = 1e-3
     l2: float = 1e-3
     max_grad_norm: float = 10.0
@@ -122,18 +126,20 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         size = jnp.where(mask, jnp.square(c), 0).sum(axis=0) / mask.sum(axis=0)
         return jnp.sum(batch.weight * (error + params["l2"] * size)) / jnp.maximum(batch.weight.sum(), 1)
 
-    def drawn(episodes: store.Episodes, key: Any) -> store.Batch:
+    def drawn(episodes: store.Episodes, odds: Any, key: Any) -> store.Batch:
         index_key, step_key = jax.random.split(key)
-        index = _training(episodes, index_key, fit)
+        index = training(episodes, index_key, fit, odds)
         if loss.num_steps is None:
             return store.whole(episodes, index, max_length)
         offset = random_steps(step_key, episodes.length[index], loss.num_steps, max_length)
         return store.read(episodes, index, offset)
 
     def train(params: Params, optimiser_state: Any, episodes: store.Episodes, key: Any) -> Any:
+        odds = lessons(predicted, params, episodes, fit, max_length) if fit.lessons else None
+
         def step(carry: Any, key: Any) -> tuple[Any, Any]:
             network, state = carry
-            value, grads = jax.value_and_grad(objective)(network, params, drawn(episodes, key))
+            value, grads = jax.value_and_grad(objective)(network, params, drawn(episodes, odds, key))
             updates, state = optimiser.update(grads, state)
             return (jax.tree.map(lambda p, u: p - params["learning_rate"] * u, network, updates), state), value
 
@@ -171,8 +177,46 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _training(episodes: store.Episodes, key: Any, fit: Fit) -> Int[Array, " samples"]:
-    """Entries of the list that are not held out, each as likely."""
+def lessons(
+    predicted: Any, params: Params, episodes: store.Episodes, fit: Fit, max_length: int
+) -> Float[Array, " episodes"]:
+    """Log-odds of drawing each entry of the list, log |R - Σ c|; -inf for what is held out.
+
+    Args:
+        predicted: ``(network, params, batch) -> contribution [T, M]`` in units of ``params["scale"]``.
+        params: of the contributions.
+        episodes: what there is to draw.
+        fit: settings.
+        max_length: longest episode.
+
+    Returns:
+        ``[N]``.
+
+    Source: the lessons buffer of Arjona-Medina et al., 2018, arXiv:1806.07857, which in addition keeps such episodes
+    for longer; here the oldest go first whatever their error.
+    """
+    entries = jnp.arange(fit.capacity)
+    batch = store.whole(episodes, entries, max_length)
+    c = jnp.where(jnp.asarray(batch.rows.mask), predicted(params["network"], params, batch), 0)
+    error = jnp.abs(batch.total / params["scale"] - c.sum(axis=0))
+    odds = jnp.where(batch.weight > 0, jnp.log(error + 1e-6), -1e6)  # 1e-6: of no error at all, all alike
+    return jnp.where(entries % fit.holdout == 0, -jnp.inf, odds)
+
+
+def training(episodes: store.Episodes, key: Any, fit: Fit, odds: Any = None) -> Int[Array, " samples"]:
+    """Entries of the list that are not held out, each as likely, or by the log-odds of :func:`lessons`.
+
+    Args:
+        episodes: what there is to draw.
+        key: random key.
+        fit: settings.
+        odds: log-odds ``[N]``, or None.
+
+    Returns:
+        ``batch_size`` entries.
+    """
+    if odds is not None:
+        return jax.random.categorical(key, odds, shape=(fit.batch_size,))
     count = jnp.minimum(episodes.count, fit.capacity)
     number = count - -(-count // fit.holdout)
     draw = jax.random.randint(key, (fit.batch_size,), 0, jnp.maximum(number, 1))

@@ -206,8 +206,8 @@ def rudder(
 ) -> Reward:
     """RUDDER: r_t = g(h_t) - g(h_{t-1}), the change that a step makes to an LSTM's prediction of the return.
 
-    The first step earns the first prediction, the error of the last is handed out in equal parts. Without the lessons
-    buffer of the paper: episodes are drawn with equal probability, not by their error.
+    The first step earns the first prediction, the error of the last is handed out in equal parts. The lessons of the
+    paper, episodes drawn by the error of their return and not all alike, are ``fit=Fit(lessons=True)``.
 
     Keeps the optimal policy: only if gamma is 1 (or compensated) and the correction is ``"equal"`` or ``"last"``.
 

@@ -128,11 +128,11 @@ def _account(correction: str, fit: Fit, signal: grounding.Grounding | None, mode
     """What is paid: contributions, what is owed, grounding; reads ``info["contribution"]`` and ``info["share"]``."""
 
     def init(key: Any, example: Transition) -> tuple[Params, State]:
-        nothing = jnp.zeros_like(jnp.asarray(example.reward))
+        nothing = jnp.zeros_like(jnp.asarray(example.reward) * 1.0)
         return (), State(episode={"owed": nothing, "progress": nothing})
 
     def step(params: Params, state: State, t: Transition) -> tuple[Any, State]:
-        reward = jnp.asarray(t.reward)
+        reward = jnp.asarray(t.reward) * 1.0  # whole numbers as floats
         c = jnp.where(jnp.isfinite(reward), t.info["contribution"], jnp.nan)
         missing = jnp.where(_labelled(t, fit), state.episode["owed"] + reward - c, 0)
         if correction == "none":

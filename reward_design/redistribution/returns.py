@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from reward_design.agents.settings import one_of
 
@@ -28,8 +28,8 @@ def check_correction(correction: str) -> None:
 
 
 def correct_return(
-    contributions: Float[Array | np.ndarray, "time batch"],
-    returns: Float[Array | np.ndarray, " batch"],
+    contributions: Num[Array | np.ndarray, "time batch"],
+    returns: Num[Array | np.ndarray, " batch"],
     mask: Bool[Array | np.ndarray, "time batch"],
     *,
     correction: str,
@@ -46,10 +46,11 @@ def correct_return(
         correction: ``"none"``, ``"equal"`` or ``"last"``.
 
     Returns:
-        Corrected contributions, 0 in padding.
+        Corrected contributions, 0 in padding; floating point, of integers too.
 
     Raises:
-        ValueError: for another correction, shapes that do not belong together, or a return that is not finite.
+        ValueError: for another correction, shapes that do not belong together, or (outside jit) a return or a
+            contribution that is not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,7 +71,11 @@ def correct_return(
         )
     if not isinstance(returns, Tracer) and not np.isfinite(returns).all():
         raise ValueError("returns must be finite, got NaN or infinity; look for the step that paid it.")
-    contributions = jnp.where(mask, contributions, 0)
+    contributions = jnp.where(mask, contributions, 0) * 1.0
+    if not isinstance(contributions, Tracer) and not np.isfinite(contributions).all():
+        raise ValueError(
+            "contributions must be finite, got NaN or infinity in a step of an episode; look for its inputs."
+        )
     error = returns - contributions.sum(axis=0)
     if correction == "none":
         return contributions

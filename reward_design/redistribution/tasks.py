@@ -33,7 +33,7 @@ def delayed_reward(task: Task, *, every: int | None = None) -> Task:
         what the task itself would have paid, which is in the info as ``hidden_reward``.
 
     Raises:
-        ValueError: if ``every`` is below 1.
+        ValueError: if ``every`` is below 1, or no whole number.
 
     Example:
         >>> from reward_design.envs import task
@@ -41,8 +41,10 @@ def delayed_reward(task: Task, *, every: int | None = None) -> Task:
         >>> delayed_reward(task("pendulum"), every=20).name
         'delayed/pendulum'
     """
-    if every is not None and every < 1:
-        raise ValueError(f"every must be at least 1, or None for the end of the episode, got {every}.")
+    if every is not None and (every < 1 or every != int(every)):
+        raise ValueError(
+            f"every must be a whole number of at least 1, or None for the end of the episode, got {every}."
+        )
     env = _DelayedHost(task.env, every) if isinstance(task.env, HostEnv) else _Delayed(task.env, every)
     when = "at the end of the episode" if every is None else f"after every {every} steps and at the end of the episode"
     return dataclasses.replace(

@@ -41,13 +41,13 @@ def ircr(*, normalise: bool = True) -> Reward:
     """
 
     def init(key: Any, example: Transition) -> tuple[Params, State]:
-        zeros = jnp.zeros_like(jnp.asarray(example.reward))
+        zeros = jnp.zeros_like(jnp.asarray(example.reward) * 1.0)
         params = {name: jnp.zeros((), zeros.dtype) for name in ("rate", "least", "largest", "episodes")}
         return params, State(episode={"total": zeros, "length": zeros})
 
     def unroll(params: Params, state: State, t: Transition) -> tuple[Array, State]:
         rate, done = params["rate"], t.done
-        reward = jnp.asarray(t.reward)
+        reward = jnp.asarray(t.reward) * 1.0  # whole numbers as floats
         values = reward if normalise else reward - rate
         length = state.episode["length"] if normalise else jnp.zeros_like(state.episode["length"])
         found, left = segments(values, jnp.asarray(t.mask), done, done, state.episode["total"], length)
@@ -100,11 +100,11 @@ def _taught(reward: Reward) -> Reward:
     """The reward with a learner of its params: the mean, the least and the largest R / T."""
 
     def init(key: Any, params: Params, example: Transition) -> Any:
-        nothing = jnp.zeros_like(jnp.asarray(example.reward))
+        nothing = jnp.zeros_like(jnp.asarray(example.reward) * 1.0)
         return {"total": nothing, "length": nothing}
 
     def update(params: Params, state: Any, batch: Transition, key: Any) -> tuple[Params, Any, Mapping[str, Any]]:
-        mask, done, reward = jnp.asarray(batch.mask), batch.done, jnp.asarray(batch.reward)
+        mask, done, reward = jnp.asarray(batch.mask), batch.done, jnp.asarray(batch.reward) * 1.0
         found, left = segments(reward, mask, done, done, state["total"], state["length"])
         ended = mask & done
         number, share = ended.sum(), found.total / found.length
