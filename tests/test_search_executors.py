@@ -1,4 +1,4 @@
-"""A search in worker processes and on Ray: the trials of one that runs here, also if some fail and it is interrupted."""
+"""A search in worker processes and on Ray has the trials of one here, also if some fail or it is interrupted."""
 
 import csv
 import signal
@@ -119,7 +119,7 @@ def test_ctrl_c_of_a_search_on_ray_and_the_same_command_again(here, tmp_path):
     before = read(out)
     status, output, errors = program.finish(out)
     assert status == 0, errors
-    assert "Best of 4: weight=" in output
+    assert "Best of 3: weight=" in output
     assert "Traceback" not in errors
     assert read(out)[: len(before)] == before
     same(out, here[0])

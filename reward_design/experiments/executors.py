@@ -196,10 +196,10 @@ class RayCluster:
         train = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(worker.on_ray)
         devices = max(1, int(self.num_cpus))
         pending = {}
-        for plan in plans:
-            bar.begin(plan)
-            pending[train.remote(worker.packed(plan, seeds), sys.path, devices)] = plan
         try:
+            for plan in plans:
+                bar.begin(plan)
+                pending[train.remote(worker.packed(plan, seeds), sys.path, devices)] = plan
             while pending:
                 (reference,), _ = ray.wait(list(pending), num_returns=1)
                 plan = pending.pop(reference)

@@ -12,7 +12,7 @@ INK = "#1d1f24"
 """Colour of text and of the true reward."""
 TRUE_REWARD = "true reward"
 SOLID = "solid"
-DASHES = ((0, (4.5, 1.6)), (0, (6, 1.5, 1.2, 1.5)), (0, (1.2, 1.4)), (0, (6, 1.3, 1.2, 1.3, 1.2, 1.3)))
+DASHES = ((0, (3, 1.8)), (0, (8, 1.5, 1.2, 1.5)), (0, (1, 1.4)), (0, (3.5, 1.3, 1, 1.3, 1, 1.3)))
 """Dashed, dash-dot, dotted, dash-dot-dot, as matplotlib takes them."""
 SKY, BROWN, OLIVE, INDIGO, ROSE = COLOURS = ("#56b4e9", "#8c5a2b", "#b5a100", "#5058b0", "#e07b91")
 """Colours of lines with dashes."""
