@@ -118,6 +118,8 @@ def test_ctrl_c_of_a_search_on_ray_and_the_same_command_again(here, tmp_path):
     assert errors.strip().splitlines()[-1].startswith("Interrupted. What is finished is kept in")
     before = read(out)
     status, output, errors = program.finish(out)
+    if "Ray did not start on this machine" in errors:  # it gives itself 30 seconds
+        status, output, errors = program.finish(out)
     assert status == 0, errors
     assert "Best of 3: weight=" in output
     assert "Traceback" not in errors
