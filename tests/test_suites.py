@@ -90,7 +90,7 @@ def test_a_saved_reward_of_each_task_is_a_design_by_name(tmp_path):
         ({"more": "sizes = 'smoke'"}, "smoke", r"block 'one', sizes: expected a list of names, as in \[\"smoke\"\]"),
         ({"more": "agent = 3"}, "smoke", "block 'one', agent: expected text in quotes, as in \"ppo\", got 3"),
         ({"files": "mine = 3"}, "smoke", "expected a name that no design has and a path .* got mine = 3"),
-        ({"reward": "sparse', 'sparse"}, "smoke", "block 'one', rewards: 'sparse' stands there twice"),
+        ({"reward": "sparse"}, "smoke", "block 'one', rewards: 'sparse' stands there twice"),
         ({"more": "sizes = ['core']"}, "smoke", "has no block of size 'smoke'"),
         ({}, "smok", "has no size 'smok'; did you mean 'smoke'"),
         ({"more": "= 3"}, "smoke", "not valid TOML"),

@@ -142,7 +142,7 @@ def folder(name: str) -> str:
     return f"{block}/{task.replace('/', '-')}"
 
 
-def _files(suite: Path, declared: Mapping[str, str]) -> dict[str, str]:
+def _files(suite: Path, declared: Mapping[str, Any]) -> dict[str, str]:
     """Patterns of paths by name, from the folder of the suite."""
     for name, pattern in declared.items():
         if name in designs.DESIGNS or not (isinstance(pattern, str) and designs.is_file(pattern)):
