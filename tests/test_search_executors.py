@@ -69,7 +69,7 @@ def same(folder, expected):
     plain = [[{k: v for k, v in row.items() if k not in numbers} for row in found] for found in (ours, theirs)]
     assert plain[0] == plain[1]
     values = [[float(row[k] or "nan") for row in found for k in numbers] for found in (ours, theirs)]
-    np.testing.assert_allclose(*values, atol=1e-6)
+    np.testing.assert_allclose(values[0], values[1], atol=1e-6)
     done = Counter(r["reward"] for r in read(folder) if r["kind"] == "unit" and r["status"] == "done")
     assert set(done.values()) == {1}
     assert len(done) == sum(row["true_return"] != "" for row in theirs)

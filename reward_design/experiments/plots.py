@@ -230,8 +230,8 @@ def label_ends(ax: Axes, ends: Mapping[str, float], palette: Mapping[str, str | 
     dashed = any(known[name].dashes != SOLID for name in wanted)
     for name, y in _spread(wanted, min(0.075, 1 / max(1, len(wanted) - 1))).items():
         if dashed:
-            sample = Line2D([1.02, 1.1], [y, y], transform=ax.transAxes, clip_on=False, **known[name].line)
-            ax.add_artist(sample).set_linewidth(1.6)
+            line = {**known[name].line, "linewidth": 1.6, "transform": ax.transAxes, "clip_on": False}
+            ax.add_artist(Line2D([1.02, 1.1], [y, y], **line))
         ax.text(
             1.12 if dashed else 1.02, y, texts[name], transform=ax.transAxes, color=known[name].colour, va="center",
             ha="left", fontsize=9, fontweight="bold", clip_on=False,
