@@ -12,8 +12,8 @@ and the notes of sessions are left out. The blows:
   ``compare --executor processes``; ``worker``: of a worker process, while the driver lives.
 - ``interrupt``: Ctrl-C. ``clock``: killed, under a clock that jumps by years in both directions.
 - ``damage``: killed, then the last record on disk is cut, overwritten with noise or zeros, or gets a wrong digit.
-- ``disk``: no file may grow beyond a drawn size. ``folder``: the folder is read-only. ``second``: another process wants
-  the folder meanwhile.
+- ``disk``: no file of ``compare`` may grow beyond a drawn size; ``checkpoint``: of ``train``. ``folder``: the folder is
+  read-only. ``second``: another process wants the folder meanwhile.
 
 Every blow is a line in ``--out`` with the verdict on its run, written when that is finished: the drill itself can be
 stopped and called again. The exit status is 1 if anything was lost, doubled or different.

@@ -92,18 +92,18 @@ for line in judged.lines:
 # **before** any training, against the regret of the policy that the design asks for.
 
 # %%
-colours = plots.colours(judged.rewards)
+looks = plots.looks(judged.rewards)
 levels, shares = judged.profiles
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 for reward, share in shares.items():
-    left.plot(levels, share, color=colours[reward], label=reward)
+    left.plot(levels, share, **looks[reward].line, label=reward)
 left.set(xlabel="normalised score", ylabel="share of runs above it", title="performance profiles")
-left.legend(frameon=False, fontsize=7, ncols=2)
+left.legend(frameon=False, fontsize=7, ncols=2, handlelength=4)
 
 for name, found in judged.results.items():
     for exact in found.exact.values():
         for reward, distance in zip(exact["names"][1:], exact["matrix"][0][1:]) if not exact.get("reason") else ():
-            right.plot(distance, exact["regret"][reward], "o", color=colours[reward], alpha=0.8)
+            right.plot(distance, exact["regret"][reward], "o", color=looks[reward].colour, alpha=0.8)
             if exact["regret"][reward] > 0.05:
                 where = (distance, exact["regret"][reward])
                 label = {"fontsize": 8, "ha": "right", "xytext": (-4, -12), "textcoords": "offset points"}

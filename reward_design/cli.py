@@ -1,6 +1,7 @@
 """The command ``reward-design``: compare, train, play, distance, audit and more. Heavy imports wait for a command."""
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import signal
@@ -19,6 +20,11 @@ from reward_design.experiments.search_commands import Search
 from reward_design.llm.commands import Llm
 
 _TRACEBACK = "REWARD_DESIGN_TRACEBACK"
+_OF_SUITES = (
+    *("task", "rewards", "auxiliary", "agent", "seeds", "total_timesteps", "set", "overwrite"),
+    *("factors", "margins", "extend"),
+)
+"""Settings of `compare` that a suite does without."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,12 @@ class Compare:
     def _run_suite(self, executor: Any, command: str) -> int:
         from reward_design.experiments import suites, terminal
 
-        if self.task:
-            raise ValueError("a suite brings its tasks; leave --task or --suite out.")
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        if given := [f"--{name.replace('_', '-')}" for name in _OF_SUITES if getattr(self, name) != fields[name]]:
+            raise ValueError(
+                f"{', '.join(given)} cannot go with --suite, which declares tasks, designs, agents, seeds and lengths; "
+                "leave one of them out."
+            )
         suite = suites.load_suite(self.suite or "", self.size)
         judged = suites.compare_suite(
             suite, out=self.out, executor=executor, progress=not self.quiet, command=command, log=self.log

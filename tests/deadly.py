@@ -1,10 +1,16 @@
-"""Rewards that kill the worker process they are first used in: named by module and attribute, as a user's own are."""
+"""Rewards that kill the worker process they are first used in, or stop it with an error: named by module and attribute,
+as a user's own are.
+"""
 
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
-from reward_design.core import Reward
+import jax.numpy as jnp
+
+from reward_design.constructors import pointwise
+from reward_design.core import Reward, Transition
 from reward_design.envs import Task
 from reward_design.experiments.worker import DEVICES
 
@@ -26,3 +32,12 @@ def always(task: Task) -> Reward:
     if DEVICES in os.environ:
         os.kill(os.getpid(), signal.SIGKILL)
     return task.sparse_reward
+
+
+def edge(task: Task) -> Reward:
+    """The environment's reward times ``weight``, but no number for a weight above one half."""
+
+    def paid(params: Any, transition: Transition) -> Any:
+        return jnp.where(params["weight"] > 0.5, jnp.nan, params["weight"] * transition.reward)
+
+    return pointwise("edge", paid, params={"weight": jnp.float32(0.25)})

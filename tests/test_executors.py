@@ -183,3 +183,12 @@ def test_a_ray_that_does_not_answer_is_named(address):
     pytest.importorskip("ray")
     with pytest.raises(ConnectionError, match=rf"no Ray cluster answers at '{address}' .* `ray start --head`"):
         RayCluster(address).connect()
+
+
+def test_a_ray_that_cannot_be_started_here_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "ray"))
+    with pytest.raises(ConnectionError, match=r"Ray did not start on this machine \(.*\); run the same command again"):
+        RayCluster().connect()

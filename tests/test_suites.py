@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -78,7 +79,18 @@ def test_a_saved_reward_of_each_task_is_a_design_by_name(tmp_path):
         ({"more": "seed = 3"}, "smoke", "block 'one': unknown key 'seed'; did you mean"),
         ({"more": "sizes = ['cores']"}, "smoke", "unknown size 'cores'; did you mean 'core'"),
         ({"more": "smoke = { step = 0.1 }"}, "smoke", "unknown setting 'step'; did you mean 'steps'"),
-        ({"more": "smoke = { steps = 2.0 }"}, "smoke", r"steps in \(0, 1\], got 2 and 2.0"),
+        ({"more": "smoke = { steps = 2.0 }"}, "smoke", r"expected steps in \(0, 1\], .* got 2.0"),
+        ({"more": "smoke = { steps = '1' }"}, "smoke", r"expected steps in \(0, 1\], .* got '1'"),
+        ({"more": "smoke = { steps = nan }"}, "smoke", r"expected steps in \(0, 1\], .* got nan"),
+        ({"more": "smoke = { seeds = true }"}, "smoke", "expected seeds as a whole number of at least 1, got True"),
+        ({"more": "smoke = { seeds = 1.5 }"}, "smoke", "expected seeds as a whole number of at least 1, got 1.5"),
+        ({"more": "smoke = { max_steps = '9' }"}, "smoke", "expected max_steps as a whole number .*, got '9'"),
+        ({"more": "smoke = { max_steps = 0 }"}, "smoke", "expected max_steps as a whole number of at least 1, got 0"),
+        ({"more": "smoke = 3"}, "smoke", "block 'one': expected a table of name = value, got 3"),
+        ({"more": "sizes = 'smoke'"}, "smoke", r"block 'one', sizes: expected a list of names, as in \[\"smoke\"\]"),
+        ({"more": "agent = 3"}, "smoke", "block 'one', agent: expected text in quotes, as in \"ppo\", got 3"),
+        ({"files": "mine = 3"}, "smoke", "expected a name that no design has and a path .* got mine = 3"),
+        ({"reward": "sparse"}, "smoke", "block 'one', rewards: 'sparse' stands there twice"),
         ({"more": "sizes = ['core']"}, "smoke", "has no block of size 'smoke'"),
         ({}, "smok", "has no size 'smok'; did you mean 'smoke'"),
         ({"more": "= 3"}, "smoke", "not valid TOML"),
@@ -87,6 +99,37 @@ def test_a_saved_reward_of_each_task_is_a_design_by_name(tmp_path):
 def test_what_a_file_gets_wrong_is_named(tmp_path, settings, size, message):
     with pytest.raises(ValueError, match=message):
         suites.load_suite(declared(tmp_path, **settings), size)
+
+
+SIZES = "[sizes]\nsmoke = { seeds = 2 }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.toml declares no sizes; add one, as in smoke = { seeds = 2 } under"),
+        ("sizes = 3", r"mine.toml, \[sizes\]: expected a table of name = value, got 3"),
+        (
+            "sizes = { smoke = 3 }\n[blocks.b]\ntasks = ['chain']\nrewards = ['sparse']",
+            "size 'smoke': expected a table",
+        ),
+        (SIZES, "mine.toml has no block of size 'smoke'"),
+        (f"blocks = []\n{SIZES}", r"mine.toml, \[blocks\]: expected a table of name = value, got \[\]"),
+        (f"{SIZES}[blocks]\nb = 3", "block 'b': expected a table of name = value, got 3"),
+        (
+            f"{SIZES}[blocks.b]\ntasks = 'chain'",
+            r"block 'b', tasks: expected a list of names, as in \[\"chain\"\], got",
+        ),
+        (f"{SIZES}[blocks.b]\ntasks = [3]", r"block 'b', tasks: expected a list of names, .* got \[3\]"),
+        (f"{SIZES}[blocks.b]\ntasks = ['chain']", r"block 'b', rewards: expected a list of names, .* got \[\]"),
+        (f"files = 3\n{SIZES}", r"mine.toml, \[files\]: expected a table of name = value, got 3"),
+        (f"description = 3\n{SIZES}", "mine.toml, description: expected text in quotes"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_in_a_file_is_named(tmp_path, text, message, capsys):
+    (tmp_path / "mine.toml").write_text(text)
+    assert cli.main(["report", str(tmp_path), "--suite", str(tmp_path / "mine.toml")]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_folder_without_the_suite_is_named(tmp_path):

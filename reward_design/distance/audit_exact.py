@@ -21,6 +21,8 @@ from reward_design.distance.findings import (
     tidy,
 )
 from reward_design.distance.loops import Loop, best_loop, sample_path
+from reward_design.distance.other_discount import finding as discount_finding
+from reward_design.distance.other_discount import other_discount
 from reward_design.distance.regret import policy_regret
 from reward_design.distance.starc import starc_distance
 from reward_design.distance.worst_case import WorstCase, regret_bound, worst_case_regret
@@ -57,6 +59,7 @@ def audit_exact(task: Task, reward: Reward, gamma: float) -> Audit:
         _loop_finding(loop, worst.spread),
         *_component_findings(terms, model, best, gamma, distance <= SAME),
         gamma_finding(reward, gamma),
+        discount_finding(None if distance <= SAME else other_discount(a, b, tau, model.terminal, gamma=gamma), gamma),
         _terminal_finding(a, b, model, parts, gamma),
         _time_limit_finding(a, b, model, task.horizon, gamma),
     ]

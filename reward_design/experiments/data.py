@@ -1,10 +1,11 @@
 """Results as data: rows and data frames, files that other tools read, and the union of folders of several machines."""
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,24 +63,36 @@ def export(results: Results, path: str | os.PathLike[str], *, curves: bool = Fal
 
     Raises:
         ValueError: for another ending, or if no unit has finished.
+        StoreError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"expected a file that ends in {' or '.join(FORMATS)}, got {path.name!r}.")
     if not results.done:
         raise ValueError("no unit of this comparison has finished, so there is nothing to export; run it on.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         require("pyarrow", "data", "Parquet files")
-        frame(results, curves=curves).to_parquet(path, index=False)
-        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            _write(results, file, path.suffix, curves)
+    except OSError as error:
+        raise StoreError(f"{path} could not be written ({error.strerror}); give another file.") from error
+    return path
+
+
+def _write(results: Results, file: BinaryIO, ending: str, curves: bool) -> None:
+    if ending == ".parquet":
+        frame(results, curves=curves).to_parquet(file, index=False)
+        return
     table = rows(results, curves=curves)
     columns = list(dict.fromkeys(name for row in table for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(table)
-    return path
+    text = io.TextIOWrapper(file, newline="", encoding="utf-8")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(table)
+    text.flush()
+    text.detach()
 
 
 def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Results:

@@ -177,7 +177,7 @@ class RayCluster:
         num_gpus: that a unit occupies.
 
     Raises:
-        ConnectionError: if no cluster answers there.
+        ConnectionError: if no cluster answers there, or none could be started.
     """
 
     address: str | None = None
@@ -196,10 +196,10 @@ class RayCluster:
         train = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(worker.on_ray)
         devices = max(1, int(self.num_cpus))
         pending = {}
-        for plan in plans:
-            bar.begin(plan)
-            pending[train.remote(worker.packed(plan, seeds), sys.path, devices)] = plan
         try:
+            for plan in plans:
+                bar.begin(plan)
+                pending[train.remote(worker.packed(plan, seeds), sys.path, devices)] = plan
             while pending:
                 (reference,), _ = ray.wait(list(pending), num_returns=1)
                 plan = pending.pop(reference)
@@ -219,12 +219,21 @@ class RayCluster:
         try:
             _probe(self.address)
             ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ConnectionError(
-                f"no Ray cluster answers at {self.address!r} ({str(error).strip().splitlines()[0]}); start one with "
-                "`ray start --head`, or leave --address out to have one on this machine."
-            ) from error
+        except Exception as error:  # of many kinds; one that is too slow to start raises this class itself
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConnectionError(self._unreachable(reason)) from error
         return ray
+
+    def _unreachable(self, reason: str) -> str:
+        if self.address is None:
+            return (
+                f"Ray did not start on this machine ({reason}); run the same command again when the machine is less "
+                "busy, or use --executor processes."
+            )
+        return (
+            f"no Ray cluster answers at {self.address!r} ({reason}); start one with `ray start --head`, or leave "
+            "--address out to have one on this machine."
+        )
 
 
 def executor(name: str, *, workers: int = 2, address: str | None = None) -> Executor:

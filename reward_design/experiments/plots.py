@@ -1,7 +1,8 @@
 """Pictures of a comparison. Every function takes results and an ``Axes``, draws, and returns the ``Axes``.
 
-Colours belong to designs and are the same in all pictures; they are told apart with colour-blind eyes (M. Okabe and
-K. Ito, "Color Universal Design", 2008) and on light and dark paper. Lines carry their names, so there are no legends.
+Colours and dashes belong to designs and are the same in all pictures (:mod:`reward_design.experiments.looks`); they are
+told apart with colour-blind eyes (M. Okabe and K. Ito, "Color Universal Design", 2008) and on light and dark paper.
+Lines carry their names, so there are no legends.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,29 +11,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from reward_design.experiments.looks import INK, SOLID, TRUE_REWARD, Look, looks
 from reward_design.experiments.results import Results, Unit, curve_band
 
-INK, MUTED, RULE, WALL = "#1d1f24", "#6c7078", "#dddad1", "#a9a79f"
-"""Colours of text, secondary text, rules and walls; the report replaces them by those of the reader's theme."""
+MUTED, RULE, WALL = "#6c7078", "#dddad1", "#a9a79f"
+"""Colours of secondary text, rules and walls; the report replaces them by those of the reader's theme."""
 GAIN, LOSS, FAR = "#009e73", "#d55e00", "#3f7fbf"
 """Positive reward, negative reward, distance."""
-TRUE_REWARD = "true reward"
-
-_COLOURS = {
-    "sparse": "#8b8f98",
-    "dense": "#1f86c8",
-    "shaping": "#009e73",
-    "aligned": "#e09c00",
-    "misaligned": "#d55e00",
-    "count_bonus": "#cc79a7",
-    "spa": "#b3592f",
-    "environment": "#8a6fc1",
-    TRUE_REWARD: INK,
-}
-_OTHERS = ("#56b4e9", "#7a9a01", "#a0527f", "#5f6fc4", "#3aa6a0")
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -55,15 +44,13 @@ STYLE: dict[str, Any] = {
 
 
 def colours(rewards: Sequence[str]) -> dict[str, str]:
-    """A colour per design; the package's own designs always have the same one.
+    """The colour per design, for what has no line; see :func:`~reward_design.experiments.looks.looks` for lines.
 
     Example:
         >>> colours(["sparse", "my:own"])["sparse"]
         '#8b8f98'
     """
-    own = [name for name in rewards if name not in _COLOURS]
-    extra = {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(own)}
-    return {name: _COLOURS.get(name) or extra[name] for name in rewards}
+    return {name: look.colour for name, look in looks(rewards).items()}
 
 
 def shown(names: Iterable[str]) -> dict[str, str]:
@@ -79,7 +66,7 @@ def shown(names: Iterable[str]) -> dict[str, str]:
 
 def learning_curves(results: Results, task: str, ax: Axes, *, metric: str = "true_return") -> Axes:
     """Interquartile mean over seeds of an episode metric against environment steps, with its 95 % band."""
-    palette = colours(results.rewards)
+    palette = looks(results.rewards)
     units = {reward: unit for (t, reward), unit in results.done.items() if t == task}
     ends = {}
     for reward in sorted(units, key=lambda r: r == results.baseline, reverse=True):
@@ -226,24 +213,28 @@ def credit(contributions: Any, true_reward: Any, ax: Axes, *, name: str = "spa")
     return ax
 
 
-def _curve(unit: Unit, metric: str, ax: Axes, colour: str) -> float:
+def _curve(unit: Unit, metric: str, ax: Axes, look: Look) -> float:
     """Draw one design; returns where its line ends."""
     steps, band = curve_band(unit, metric)
-    ax.fill_between(steps, band.low, band.high, color=colour, alpha=0.16, linewidth=0)
-    ax.plot(steps, band.value, color=colour, linewidth=1.9)
+    ax.fill_between(steps, band.low, band.high, color=look.colour, alpha=0.16, linewidth=0)
+    ax.plot(steps, band.value, **look.line, linewidth=1.9)
     known = band.value[np.isfinite(band.value)]
     return float(known[-1]) if len(known) else np.nan
 
 
-def label_ends(ax: Axes, ends: Mapping[str, float], palette: Mapping[str, str]) -> None:
-    """Names at the right ends of lines, moved apart where they would overlap."""
+def label_ends(ax: Axes, ends: Mapping[str, float], palette: Mapping[str, str | Look]) -> None:
+    """Names at the right ends of lines, moved apart where they would overlap; behind a sample of lines with dashes."""
     low, high = ax.get_ylim()
     wanted = {k: (v - low) / (high - low) for k, v in ends.items() if np.isfinite(v)}
-    texts = shown(ends)
-    for name, y in _spread(wanted, 0.075).items():
+    texts, known = shown(ends), {k: v if isinstance(v, Look) else Look(v) for k, v in palette.items()}
+    dashed = any(known[name].dashes != SOLID for name in wanted)
+    for name, y in _spread(wanted, min(0.075, 1 / max(1, len(wanted) - 1))).items():
+        if dashed:
+            line = {**known[name].line, "linewidth": 1.6, "transform": ax.transAxes, "clip_on": False}
+            ax.add_artist(Line2D([1.02, 1.1], [y, y], **line))
         ax.text(
-            1.02, y, texts[name], transform=ax.transAxes, color=palette[name], va="center", ha="left", fontsize=9,
-            fontweight="bold", clip_on=False,
+            1.12 if dashed else 1.02, y, texts[name], transform=ax.transAxes, color=known[name].colour, va="center",
+            ha="left", fontsize=9, fontweight="bold", clip_on=False,
         )  # fmt: skip
 
 

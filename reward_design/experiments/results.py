@@ -79,8 +79,14 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Results":
-        """Read the records of a folder that :func:`reward_design.experiments.compare` wrote."""
-        return cls(store.read(folder))
+        """Read the records of a folder that :func:`reward_design.experiments.compare` wrote.
+
+        Raises:
+            StoreError: if there are none, or they are of something else.
+        """
+        records = store.read(folder)
+        _check_comparison(records, folder)
+        return cls(records)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -178,3 +184,20 @@ def _finite(scores: np.ndarray) -> np.ndarray:
 
 def _array(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=float)
+
+
+_IDENTITY = {"tasks": list, "rewards": list, "seeds": list, "config": dict, "agent": str}
+"""What is known about every comparison."""
+
+
+def _check_comparison(records: list[dict[str, Any]], folder: str | os.PathLike[str]) -> None:
+    known = [record.get("identity") for record in records if record["kind"] == "comparison"]
+    identity = known[-1] if known and isinstance(known[-1], dict) else {}
+    if all(isinstance(identity.get(key), kind) for key, kind in _IDENTITY.items()):
+        return
+    others = {"preset": "a search of `reward-design design`", "task": "a run of `reward-design train`"}
+    what = next((name for key, name in others.items() if key in identity), "records of something else")
+    raise store.StoreError(
+        f"{folder} holds {what}, and no comparison; name a folder that `reward-design compare` or `reward-design "
+        f"search` wrote, or look at this one with `reward-design board {folder}`."
+    )

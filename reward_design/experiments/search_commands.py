@@ -64,9 +64,15 @@ class Search:
         found = search(
             self.task, self.reward, space=space.assignments(self.space), trials=self.trials, seeds=self.seeds,
             agent=self.agent, objective=self.objective, sampler_seed=self.sampler_seed, out=self.out,
-            batch=self.batch or (self.workers if self.executor == "processes" else 1),
+            batch=self._batch,
             total_timesteps=self.total_timesteps, config=budgets.assignments(self.set), overwrite=self.overwrite,
             progress=not self.quiet, command=command, executor=executor,
         )  # fmt: skip
         search_output.show(found, self.out, terminal.console())
         return 1 if all(trial.value is None for trial in found.trials) else 0
+
+    @property
+    def _batch(self) -> int:
+        if self.batch is not None:
+            return self.batch
+        return self.workers if self.executor == "processes" else 1

@@ -114,13 +114,13 @@ def _curves(found: Results, task: str, metric: str, ax: Axes) -> Axes:
 
 
 def _terms(unit: Unit, names: list[str], ax: Axes) -> Axes:
-    palette = plots.colours([name.removeprefix("term/") for name in names])
+    palette = plots.looks([name.removeprefix("term/") for name in names])
     ends = {}
     for name in names:
         steps, band = curve_band(unit, name)
         term = name.removeprefix("term/")
-        ax.fill_between(steps, band.low, band.high, color=palette[term], alpha=0.16, linewidth=0)
-        ax.plot(steps, band.value, color=palette[term], linewidth=1.7)
+        ax.fill_between(steps, band.low, band.high, color=palette[term].colour, alpha=0.16, linewidth=0)
+        ax.plot(steps, band.value, **palette[term].line, linewidth=1.7)
         finite = band.value[np.isfinite(band.value)]
         ends[term] = float(finite[-1]) if len(finite) else np.nan
     ax.axhline(0, color=plots.RULE, linewidth=0.8, zorder=0)

@@ -12,6 +12,7 @@ from reward_design._names import suggestion
 from reward_design.agents import agent as find_agent
 from reward_design.agents import sb3
 from reward_design.experiments import budgets, designs
+from reward_design.experiments.suites import kinds
 
 FOLDER = Path(__file__).parent
 _SIZE_KEYS = ("seeds", "steps", "max_steps")
@@ -114,17 +115,20 @@ def load_suite(suite: str | os.PathLike[str], size: str = "smoke") -> Suite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is not valid TOML: {error}.") from error
     _known("key", text, ("description", "sizes", "files", "blocks"), path.name)
-    sizes = text.get("sizes", {})
+    sizes = kinds.table(text.get("sizes", {}), f"{path.name}, [sizes]")
+    if not sizes:
+        raise ValueError(f"{path.name} declares no sizes; add one, as in smoke = {{ seeds = 2 }} under [sizes].")
     if size not in sizes:
         raise ValueError(f"{path.name} has no size {size!r}{suggestion(size, sizes)} It has: {', '.join(sizes)}.")
-    files = _files(path, text.get("files", {}))
-    everything = [
-        _block(path.name, name, declared, sizes, size, files) for name, declared in text.get("blocks", {}).items()
-    ]  # all are checked, also those that this size leaves out
+    about = kinds.text(text.get("description", ""), f"{path.name}, description")
+    files = _files(path, kinds.table(text.get("files", {}), f"{path.name}, [files]"))
+    blocks = kinds.table(text.get("blocks", {}), f"{path.name}, [blocks]")
+    # All are checked, also those that this size leaves out.
+    everything = [_block(path.name, name, declared, sizes, size, files) for name, declared in blocks.items()]
     blocks = tuple(block for block in everything if block is not None)
     if not blocks:
         raise ValueError(f"{path.name} has no block of size {size!r}; add one under [blocks.NAME].")
-    return Suite(path.stem, size, text.get("description", ""), blocks)
+    return Suite(path.stem, size, about, blocks)
 
 
 def folder(name: str) -> str:
@@ -138,10 +142,10 @@ def folder(name: str) -> str:
     return f"{block}/{task.replace('/', '-')}"
 
 
-def _files(suite: Path, declared: Mapping[str, str]) -> dict[str, str]:
+def _files(suite: Path, declared: Mapping[str, Any]) -> dict[str, str]:
     """Patterns of paths by name, from the folder of the suite."""
     for name, pattern in declared.items():
-        if name in designs.DESIGNS or not designs.is_file(pattern):
+        if name in designs.DESIGNS or not (isinstance(pattern, str) and designs.is_file(pattern)):
             raise ValueError(
                 f"{suite.name}, [files]: expected a name that no design has and a path that ends in .reward, as in "
                 f'mine = "rewards/{{task}}.reward"; got {name} = {pattern!r}.'
@@ -156,18 +160,22 @@ def _path(files: Mapping[str, str], reward: str, task: str) -> str:
 def _block(
     file: str,
     name: str,
-    declared: Mapping[str, Any],
+    declared: Any,
     sizes: Mapping[str, Any],
     size: str,
     files: Mapping[str, str],
 ) -> Block | None:
     where = f"{file}, block {name!r}"
-    _known("key", declared, (*_BLOCK_KEYS, *sizes), where)
-    _known("size", declared.get("sizes", ()), sizes, where)
+    _known("key", kinds.table(declared, where), (*_BLOCK_KEYS, *sizes), where)
     for key in ("tasks", "rewards"):
-        if not declared.get(key):
-            raise ValueError(f"{where}: expected a list of names under {key!r}, got {declared.get(key)!r}.")
-    agent, used = declared.get("agent", "ppo"), size in declared.get("sizes", sizes)
+        kinds.names(declared.get(key, []), f"{where}, {key}")
+    wanted = kinds.names(declared.get("sizes", list(sizes)), f"{where}, sizes")
+    _known("size", wanted, sizes, where)
+    agent, used = kinds.text(declared.get("agent", "ppo"), f"{where}, agent"), size in wanted
+    settings = {**kinds.table(sizes[size], f"{file}, size {size!r}"), **kinds.table(declared.get(size, {}), where)}
+    _known("setting", settings, _SIZE_KEYS, where)
+    for key, value in settings.items():
+        kinds.setting(key, value, where)
     try:
         _build(declared["tasks"], declared["rewards"], agent, files)
     except (ValueError, OSError) as error:
@@ -175,16 +183,11 @@ def _block(
     except ImportError:  # of a simulator that is not installed
         if used:
             raise
-    settings = {**sizes[size], **declared.get(size, {})}
-    _known("setting", settings, _SIZE_KEYS, where)
     if not used:
         return None
-    seeds, steps = settings.get("seeds", 1), settings.get("steps", 1.0)
-    if not (isinstance(seeds, int) and seeds >= 1) or not 0 < steps <= 1:
-        raise ValueError(f"{where}: seeds must be at least 1 and steps in (0, 1], got {seeds} and {steps}.")
     return Block(
-        name, tuple(declared["tasks"]), tuple(declared["rewards"]), agent, seeds, steps, settings.get("max_steps"),
-        files,
+        name, tuple(declared["tasks"]), tuple(declared["rewards"]), agent, settings.get("seeds", 1),
+        settings.get("steps", 1.0), settings.get("max_steps"), files,
     )  # fmt: skip
 
 

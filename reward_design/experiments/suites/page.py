@@ -22,13 +22,13 @@ def render(judged: Verdict) -> str:
     loader = jinja2.PackageLoader("reward_design.experiments", "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": report.number, "percent": report.percent, "percents": report.percents}
-    colours = plots.colours(judged.rewards)
+    looks = plots.looks(judged.rewards)
     levels, shares = judged.profiles
 
     def profile(axes: Any) -> None:
         for reward, share in shares.items():
-            axes.plot(levels, share, color=colours[reward], linewidth=1.6)
-        plots.label_ends(axes, {reward: float(share[0]) for reward, share in shares.items()}, colours)
+            axes.plot(levels, share, **looks[reward].line, linewidth=1.6)
+        plots.label_ends(axes, {reward: float(share[0]) for reward, share in shares.items()}, looks)
         axes.set_xlabel("normalised score")
         axes.set_ylabel("share of runs above it")
         axes.invert_xaxis()
@@ -40,9 +40,9 @@ def render(judged: Verdict) -> str:
     return environment.get_template("suite.html.j2").render(
         judged=judged,
         sentences=sentences(judged),
-        colours=colours,
+        colours=plots.colours(judged.rewards),
         names=plots.shown(judged.rewards),
-        profiles=report.svg(profile, 6.4, 3.6, "performance profiles") if shares else None,
+        profiles=report.svg(profile, 6.8, max(3.6, 0.24 * len(shares)), "performance profiles") if shares else None,
         score_map=report.svg(score_map, width, height, "designs and tasks") if shares else None,
         links={
             name: f"{name.split('/')[0]}/{name.split('/', 1)[1].replace('/', '-')}/{REPORT}" for name in judged.results
