@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from reward_design._cores import num_cores
 from reward_design.agents import base
 from reward_design.core import Reward
 from reward_design.envs.base import FunctionalEnv, Task
@@ -111,7 +111,7 @@ def use_all_cores() -> int:
     Raises:
         RuntimeError: if JAX has already started with another number of devices.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     try:
         jax.config.update("jax_num_cpu_devices", cores)
     except RuntimeError:

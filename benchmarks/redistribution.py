@@ -5,12 +5,12 @@
     python benchmarks/redistribution.py --agents dqn           # off-policy, by the rewards that DQN can ask for
     python benchmarks/redistribution.py --table                # only the table
 
-Every task's hand-made dense reward (for CartPole its own) is summed and paid when the episode ends; runs are judged by
-the task's own return. ``dense`` learns from the reward as it was, ``terminal`` from the sum at the end alone. Settings
-were tried on seeds 100 to 102 of chain and key-door. DQN keeps what the environment paid and computes rewards when it
-samples, with the estimator of that moment; what needs the end of the episode for every step (``uniform``, ``ircr``,
-``correction="equal"``) it cannot serve, so errors are paid in the last step or not at all. One line of JSON per task,
-agent and method goes to ``--out`` and is not repeated.
+Every task's hand-made dense reward (for CartPole and MuJoCo its own) is summed and paid when the episode ends; runs are
+judged by the task's own return. ``dense`` learns from the reward as it was, ``terminal`` from the sum at the end alone.
+Settings were tried on seeds 100 to 102 of chain and key-door. DQN keeps what the environment paid and computes rewards
+when it samples, with the estimator of that moment; what needs the end of the episode for every step (``uniform``,
+``ircr``, ``correction="equal"``) it cannot serve, so errors are paid in the last step or not at all, and MuJoCo not at
+all. One line of JSON per task, agent and method goes to ``--out`` and is not repeated.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from host_learning import append, read
 import reward_design as rd
 from reward_design import Reward
 from reward_design.agents import dqn, ppo, train_seeds
+from reward_design.agents.host import train_host_seeds
 from reward_design.envs import Task, task
 from reward_design.experiments.budgets import settings
 from reward_design.experiments.statistics import bootstrap, interquartile_mean, probability_of_improvement
@@ -42,12 +43,22 @@ from reward_design.redistribution import (
     task_features,
 )
 
-STEPS = {"chain": 30_000, "key_door": 60_000, "cartpole": 60_000, "mountain_car": 120_000}
+STEPS = {
+    "chain": 30_000, "key_door": 60_000, "cartpole": 60_000, "mountain_car": 120_000,
+    "mujoco/HalfCheetah": 300_000, "mujoco/Hopper": 300_000, "mujoco/Walker2d": 300_000,
+}  # fmt: skip
 """Environment steps of a run."""
+MUJOCO = {
+    "num_envs": 4, "num_steps": 1000, "num_epochs": 10, "num_minibatches": 50, "learning_rate": 3e-4,
+    "learning_rate_end": 3e-4, "entropy_coef": 0.0, "entropy_coef_end": 0.0, "normalise_reward": True,
+}  # fmt: skip
+"""PPO's usual settings for MuJoCo with rollouts as long as an episode, so that few of them cut one."""
+MUJOCO_TASKS = tuple(name for name in STEPS if name.startswith("mujoco/"))
 DISCRETE = Fit(normalise=False, learning_rate=1e-2, num_updates=8, batch_size=16)
 CONTINUOUS = Fit(num_updates=4, batch_size=16, learning_rate=1e-3)
 AGENTS = {"ppo": ppo.AGENT, "dqn": dqn.AGENT}
 SOLVED = {"chain": 0.9, "key_door": 0.9, "cartpole": 400.0, "mountain_car": -150.0}
+"""Return from which a task counts as solved, where that can be said."""
 
 
 @dataclasses.dataclass
@@ -103,11 +114,13 @@ def late(known: Task) -> Reward:
 
 def dense(known: Task) -> Reward:
     """The reward that is delayed."""
-    return rd.environment_reward() if known.name == "cartpole" else known.dense_reward
+    return rd.environment_reward() if known.name in ("cartpole", *MUJOCO_TASKS) else known.dense_reward
 
 
 def methods(known: Task, agent: str = "ppo") -> dict[str, Callable[[], Reward]]:
     """Rewards to learn from that the agent can serve, by method."""
+    if agent == "dqn" and known.name in MUJOCO_TASKS:
+        return {}
     discrete = known.name in ("chain", "key_door")
     of: dict[str, Any] = {
         "max_length": known.horizon, "features": task_features(known), "fit": DISCRETE if discrete else CONTINUOUS,
@@ -144,10 +157,12 @@ def run(
         that of all episodes, ``explained`` the last held-out explained variance.
     """
     known = task(name)
-    config = settings(AGENTS[agent], known, total_timesteps=steps or STEPS[name])
+    host = name in MUJOCO_TASKS
+    config = settings(AGENTS[agent], known, total_timesteps=steps or STEPS[name], config=MUJOCO if host else None)
     keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
     start = time.process_time()
-    metrics = train_seeds(AGENTS[agent], config, known, methods(known, agent)[method](), keys).metrics
+    train: Any = train_host_seeds if host else train_seeds
+    metrics = train(AGENTS[agent], config, known, methods(known, agent)[method](), keys).metrics
     seconds = time.process_time() - start
     returns, tail = metrics["true_return"], max(1, config.num_updates // 10)
     explained = [value for key, value in metrics.items() if key.endswith("explained_variance")]
@@ -172,7 +187,8 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str], chosen: Sequence
             row = found[method]
             cells = [name, f"{row['steps'] / 1000:,.0f}k", method, len(row["seeds"])]
             cells += [_estimate(row["final"]), _estimate(row["over_training"])]
-            cells += [f"{sum(value >= SOLVED[name] for value in row['final'])} of {len(row['seeds'])}"]
+            solved = [value >= SOLVED.get(name, np.inf) for value in row["final"]]
+            cells += [f"{sum(solved)} of {len(solved)}" if name in SOLVED else ""]
             cells += [_beats(row, found.get("uniform")), f"{row['cpu_s']:,.0f}"]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """Many lanes of a MuJoCo environment stepped in one process, with observations and rewards computed for all at once."""
 
 import copy
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from reward_design._cores import num_cores
 from reward_design.envs.mujoco_fault import LOST
 from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_maths import MODELS, control_weight
@@ -96,7 +96,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         self._steps, self._payer, self._pay = np.zeros(num_envs, int), payer, None
         self._warnings = [lane.data.warning.number[LOST] for lane in self.lanes]
         if num_threads is None:
-            num_threads = max(1, min(4, os.cpu_count() or 1, num_envs * first.model.nv // WORTH_A_THREAD))
+            num_threads = max(1, min(4, num_cores(), num_envs * first.model.nv // WORTH_A_THREAD))
         groups = np.array_split(np.arange(num_envs), min(num_threads, num_envs))
         self._groups = [group.tolist() for group in groups]
         self._pool = ThreadPoolExecutor(len(self._groups) - 1) if len(self._groups) > 1 else None

@@ -1,7 +1,6 @@
 """Environments in worker processes over shared memory, that survive workers which die, raise or hang."""
 
 import multiprocessing
-import os
 import pickle
 import time
 import warnings
@@ -17,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import DTypeLike
 
+from reward_design._cores import num_cores
 from reward_design.envs.host import map_space
 from reward_design.envs.process_memory import Memory, Path, at
 from reward_design.envs.process_worker import STEP, Worker, end_all
@@ -86,7 +86,7 @@ class ProcessVectorEnv(gymnasium.vector.VectorEnv):
         context: str | None = None,
         host_env: Any = None,
     ) -> None:
-        num_workers = min(num_envs, os.cpu_count() or 1) if num_workers is None else num_workers
+        num_workers = min(num_envs, num_cores()) if num_workers is None else num_workers
         context = context or ("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
         _check(num_envs, num_workers, timeout, start_timeout, max_faults, context)
         if observation_space is None or action_space is None:

@@ -90,6 +90,21 @@ def test_a_worker_that_dies_after_its_last_unit_does_not_train_it_again(monkeypa
     assert [record["reward"] for record in runs] == ["shaping"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the threads of a process of Linux")
+@pytest.mark.parametrize("share", [1, 3])
+def test_a_worker_has_as_many_threads_as_its_share_of_the_cores(share):
+    code = (
+        "from reward_design.experiments import worker\n"
+        f"worker._prepare([], {share})\n"
+        "import jax, pathlib\n"
+        "assert jax.device_count() == SHARE\n"
+        "names = [path.read_text() for path in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+        "assert sum('XLAEigen' in name for name in names) == SHARE, names\n"
+    ).replace("SHARE", str(share))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def children(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from reward_design._cores import num_cores
 from reward_design._names import suggestion
 from reward_design._optional import require
 from reward_design.experiments import units, worker
@@ -72,7 +73,7 @@ class Processes:
         """See :class:`Executor`."""
         waiting: deque[tuple[Plan, int]] = deque((plan, 0) for plan in plans)
         events: queue.Queue[tuple[_Worker, str, Any]] = queue.Queue()
-        devices = max(1, (os.cpu_count() or 1) // self.num_workers)
+        devices = max(1, num_cores() // self.num_workers)
         busy: set[_Worker] = set()
 
         def start() -> _Worker:

@@ -63,8 +63,9 @@ def on_ray(data: bytes, path: list[str], devices: int) -> dict[str, Any]:
 
 
 def _prepare(path: list[str], devices: int) -> None:
-    """Modules of the driver can be imported, and JAX has as many devices as it was given cores."""
+    """Modules of the driver can be imported, and JAX has as many devices and threads as it was given cores."""
     sys.path.extend(entry for entry in path if entry not in sys.path)
+    os.environ["NPROC"] = str(devices)  # XLA would start a thread for every core, and the workers fight for them
     import jax
 
     with contextlib.suppress(RuntimeError):  # a worker of Ray may have trained before, and keeps what it has

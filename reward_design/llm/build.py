@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
@@ -10,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from reward_design._cores import num_cores
 from reward_design.constructors import from_step, pointwise
 from reward_design.core import Reward, State, Transition
 from reward_design.envs import recipe
@@ -107,7 +107,7 @@ def check_many(
             return refused
 
     check_language(language)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or num_cores()) as pool:
         return list(pool.map(one, sources))
 
 

