@@ -94,11 +94,11 @@ for line in judged.lines:
 # %%
 looks = plots.looks(judged.rewards)
 levels, shares = judged.profiles
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
 for reward, share in shares.items():
     left.plot(levels, share, **looks[reward].line, label=reward)
 left.set(xlabel="normalised score", ylabel="share of runs above it", title="performance profiles")
-left.legend(frameon=False, fontsize=7, ncols=2, handlelength=4)
+figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=8, ncols=7)
 
 for name, found in judged.results.items():
     for exact in found.exact.values():
