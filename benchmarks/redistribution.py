@@ -45,7 +45,7 @@ from reward_design.redistribution import (
 
 STEPS = {
     "chain": 30_000, "key_door": 60_000, "cartpole": 60_000, "mountain_car": 120_000,
-    "mujoco/HalfCheetah": 300_000, "mujoco/Hopper": 300_000, "mujoco/Walker2d": 300_000,
+    "mujoco/HalfCheetah": 200_000, "mujoco/Hopper": 200_000, "mujoco/Walker2d": 200_000,
 }  # fmt: skip
 """Environment steps of a run."""
 MUJOCO = {
