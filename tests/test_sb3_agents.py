@@ -20,7 +20,7 @@ import reward_design as rd
 from reward_design import cli
 from reward_design.envs import task, task_from_gymnasium
 from reward_design.experiments import budgets, compare
-from reward_design.experiments.results import Results
+from reward_design.experiments.store import read
 
 torch = pytest.importorskip("torch")
 stable_baselines3 = pytest.importorskip("stable_baselines3")
@@ -372,7 +372,7 @@ def test_train_saves_the_algorithm_and_knows_it_again(tmp_path, capsys, monkeypa
     text = capsys.readouterr().out
     assert "saved: " in text
     assert (out / "model.zip").is_file()
-    records = Results.load(out).records
+    records = read(out)
     assert [r["update"] for r in records if r["kind"] == "evaluation"] == [32, 64, 96, 128]
     assert cli.main(words) == 0
     again = capsys.readouterr().out
