@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 INK = "#1d1f24"
 """Colour of text and of the true reward."""
 TRUE_REWARD = "true reward"
+"""Name of the task's own reward among the designs."""
 SOLID = "solid"
 DASHES = ((0, (3, 1.8)), (0, (8, 1.5, 1.2, 1.5)), (0, (1, 1.4)), (0, (3.5, 1.3, 1, 1.3, 1, 1.3)))
 """Dashed, dash-dot, dotted, dash-dot-dot, as matplotlib takes them."""

@@ -9,9 +9,8 @@ from reward_design.agents.dynamic_programming import policy_iteration
 from reward_design.core import Kind, Reward
 from reward_design.distance import distance_matrix, policy_regret, reward_table
 from reward_design.envs.base import Layout, Tabular, Task
+from reward_design.experiments.looks import TRUE_REWARD
 
-TRUE_REWARD = "true reward"
-"""Name of the task's own reward among the designs."""
 MAX_STATES = 2000
 """Larger models (dense arrays ``[S, A, S]``) are left out of reports."""
 

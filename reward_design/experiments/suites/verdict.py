@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from reward_design.experiments import report, statistics
-from reward_design.experiments.maps import TRUE_REWARD
+from reward_design.experiments.looks import TRUE_REWARD
 from reward_design.experiments.results import Results
 from reward_design.experiments.statistics import Estimate
 from reward_design.experiments.suites.declared import Suite
