@@ -6,7 +6,7 @@ import pytest
 
 import reward_design as rd
 from reward_design.distance import audit
-from reward_design.distance.other_discount import other_discount
+from reward_design.distance.other_discount import finding, other_discount
 from reward_design.envs import task
 
 GAMMA = 0.95
@@ -64,6 +64,20 @@ def test_other_differences_are_not(seed, terminal):
     assert other_discount(a, 2 * a + forgotten, transition, ends, gamma=GAMMA) is not None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_many_scales_that_fit_the_plain_one_is_said(seed):
+    rng, transition, ends, _, phi = world(seed)
+    a = (
+        shaped(rng.normal(size=NUM), 1.0) + 0 * transition
+    )  # the task is shaping itself: any share of it may be counted as such
+    found = other_discount(a, a + shaped(phi, 1.0), transition, ends, gamma=GAMMA)
+    assert found is not None
+    assert found.scale == 1.0
+    shift = (found.potential - phi)[~ends]
+    np.testing.assert_allclose(shift, shift[0], atol=1e-6)
+    assert "the design is the task plus g phi(s') - phi(s)" in finding(found, GAMMA).text
+
+
 def test_what_few_transitions_cannot_tell_is_left_open():
     transition = np.roll(np.eye(4), 1, axis=1)[:, None]  # a ring: any reward on it is shaping up to one number
     rng = np.random.default_rng(0)
@@ -84,7 +98,7 @@ def written_by_hand(where, g, scale=3.0):
 def test_the_audit_names_a_forgotten_discount(name):
     where = task(name)
     found = audit(where, written_by_hand(where, 1.0))
-    (said,) = [finding for finding in found.findings if finding.check == "discount of shaping"]
+    (said,) = [one for one in found.findings if one.check == "discount of shaping"]
     assert said.concern
     assert said.evidence == {"discount": 1.0, "gamma": where.gamma}
     assert f"g = 1 on every transition, and the task discounts with {where.gamma:g}" in said.text
@@ -97,5 +111,5 @@ def test_the_audit_names_no_other_design():
     loiter = rd.pointwise("loiter", lambda t: t.reward + 0.1 * (t.obs == t.next_obs))
     living = rd.pointwise("living", lambda t: t.reward - 0.1 * jnp.ones_like(t.reward))
     for design in (written_by_hand(chain, chain.gamma), loiter, living, chain.dense_reward):
-        concerns = {finding.check for finding in audit(chain, design).findings if finding.concern}
+        concerns = {one.check for one in audit(chain, design).findings if one.concern}
         assert "discount of shaping" not in concerns

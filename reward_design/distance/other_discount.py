@@ -27,7 +27,7 @@ class OtherDiscount:
 
     Attributes:
         discount: g.
-        scale: α, by which the design pays what the task pays.
+        scale: α, by which the design pays what the task pays; 1 if that fits as well as any other.
         potential: ``[S]`` φ, 0 on average for g = 1.
     """
 
@@ -85,8 +85,10 @@ def other_discount(
     for g in (1.0, *_slope(*found[1:].reshape(2, -1)[:, both])):
         left, found, rank = fit(g)
         if left <= _FITS and len(s) - rank >= 2 and abs(g - gamma) > 1e-9:
-            phi = found[1:]
-            return OtherDiscount(g, float(found[0]), phi - phi.mean() if g == 1.0 else phi)
+            left_over, alone, _ = _fitted(g * back - out, paid - wanted)
+            # A task that is itself nearly shaping has many α: the one that anybody would write is preferred.
+            scale, phi = (1.0, alone) if left_over <= _FITS else (float(found[0]), found[1:])
+            return OtherDiscount(g, scale, phi - phi.mean() if g == 1.0 else phi)
     return None
 
 
@@ -94,8 +96,9 @@ def finding(found: OtherDiscount | None, gamma: float) -> Finding:
     """It in words."""
     if found is None:
         return Finding("discount of shaping", False, "the difference is no shaping with another discount", {})
+    share = "the task" if found.scale == 1.0 else f"{found.scale:.3g} times the task"
     text = (
-        f"the design is {found.scale:.3g} times the task plus g phi(s') - phi(s) with g = {found.discount:.4g} on "
+        f"the design is {share} plus g phi(s') - phi(s) with g = {found.discount:.4g} on "
         f"every transition, and the task discounts with {gamma:g}: shaping with another discount, which can be farmed; "
         f"use potential_shaping(phi, gamma={gamma:g})"
     )
