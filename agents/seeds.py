@@ -2,10 +2,12 @@
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -27,6 +29,7 @@ def train_seeds(
     state: Any = None,
     num_chunks: int = 1,
     on_chunk: Callable[[int, Mapping[str, np.ndarray], Any], None] | None = None,
+    on_metrics: Callable[[int, Mapping[str, np.ndarray]], None] | None = None,
     devices: list[Any] | None = None,
 ) -> base.TrainResult:
     """Train one run per key, sharded over devices and vmapped inside each shard; equal to the unsharded runs.
@@ -41,9 +44,12 @@ def train_seeds(
         keys: ``[num_seeds]`` random keys.
         reward_params: parameters of the reward, shared by all seeds; by default each seed initialises its own.
         state: state ``[num_seeds, ...]`` to go on from, as ``on_chunk`` or a checkpoint gave it; default is a new run.
-        num_chunks: split the run so that ``on_chunk`` hears about progress; rounded so that all chunks are equal.
+        num_chunks: split the run so that ``on_chunk`` or ``on_metrics`` hears about progress; rounded so that all
+            chunks are equal.
         on_chunk: called with the number of updates done, the chunk's metrics ``[num_seeds, updates]`` and the state,
-            which is only valid during the call (its buffers are reused).
+            which is only valid during the call (its buffers are reused). The devices wait for it.
+        on_metrics: called with the number of updates done and the chunk's metrics, while the devices are already at the
+            next chunk: progress that costs no time.
         devices: default ``jax.local_devices()``.
 
     Returns:
@@ -68,12 +74,23 @@ def train_seeds(
     else:
         state = jax.device_put(jax.tree.map(lambda x: x[padded], state), NamedSharding(mesh, P("seeds")))
     chunks = []
+
+    def collect(done: int, metrics: Any, fault: base.Fault) -> None:
+        chunks.append({k: np.asarray(v)[:num_seeds] for k, v in metrics.items()})
+        base.raise_on_fault(trim(fault), env, reward)
+        if on_metrics is not None:
+            on_metrics(done, chunks[-1])
+
+    running: deque[tuple[int, Any, base.Fault]] = deque()  # what the devices were handed and nobody has looked at yet
     for done in range(start + length, config.num_updates + 1, length):
         state, metrics = run(config, state)
-        chunks.append({k: np.asarray(v)[:num_seeds] for k, v in metrics.items()})
-        base.raise_on_fault(trim(state.fault), env, reward)
+        running.append((done, metrics, jax.tree.map(jnp.copy, state.fault)))  # the next call reuses those of the state
+        while len(running) > (on_chunk is None):
+            collect(*running.popleft())
         if on_chunk is not None:
             on_chunk(done, chunks[-1], trim(state))
+    while running:
+        collect(*running.popleft())
     metrics = {k: np.concatenate([c[k] for c in chunks], axis=1) for k in chunks[0]} if chunks else {}
     return base.TrainResult(trim(state), metrics)
 

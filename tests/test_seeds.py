@@ -42,20 +42,17 @@ def test_seeds_equal_single_runs():
             np.testing.assert_allclose(many.metrics[name][i], values, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_chunks_change_nothing_and_report_progress():
+@pytest.mark.parametrize("wanted", [("on_chunk",), ("on_metrics",), ("on_chunk", "on_metrics")])
+def test_chunks_change_nothing_and_report_progress(wanted):
     whole = train_seeds(ppo.AGENT, CONFIG, ENV, REWARD, KEYS)
-    seen = []
-    parts = train_seeds(
-        ppo.AGENT,
-        CONFIG,
-        ENV,
-        REWARD,
-        KEYS,
-        num_chunks=4,
-        on_chunk=lambda done, metrics, _: seen.append((done, metrics)),
-    )
-    assert [done for done, _ in seen] == [2, 4, 6, 8]
-    assert seen[0][1]["true_return"].shape == (3, 2)
+    seen = {name: [] for name in wanted}
+    listen = {name: lambda done, metrics, *_, to=to: to.append((done, metrics)) for name, to in seen.items()}
+    parts = train_seeds(ppo.AGENT, CONFIG, ENV, REWARD, KEYS, num_chunks=4, **listen)
+    for heard in seen.values():
+        assert [done for done, _ in heard] == [2, 4, 6, 8]
+        for name in whole.metrics:
+            assert heard[0][1][name].shape[:2] == (3, 2)
+            np.testing.assert_array_equal(whole.metrics[name], np.concatenate([m[name] for _, m in heard], axis=1))
     for name in whole.metrics:
         np.testing.assert_array_equal(whole.metrics[name], parts.metrics[name])
 

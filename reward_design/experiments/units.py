@@ -159,9 +159,9 @@ def failed(record: Mapping[str, Any], reason: str, trace: str = "") -> dict[str,
 def _train(plan: Plan, seeds: Sequence[int], on_progress: OnProgress) -> tuple[base.TrainResult, dict[str, Any]]:
     start, ticks, per_update = time.perf_counter(), [0.0], plan.config.steps_per_update
 
-    def on_chunk(updates: float | int, metrics: Any, _: Any) -> None:
+    def on_metrics(updates: int, metrics: Any) -> None:
         ticks.append(time.perf_counter() - start)
-        on_progress(int(updates * per_update), _seen(int(updates * per_update), metrics, per_update))
+        on_progress(updates * per_update, _seen(updates * per_update, metrics, per_update))
 
     def on_row(updates: float, run: int, row: Mapping[str, Any]) -> None:
         ticks.append(time.perf_counter() - start)
@@ -177,7 +177,7 @@ def _train(plan: Plan, seeds: Sequence[int], on_progress: OnProgress) -> tuple[b
     elif isinstance(plan.task.env, HostEnv):
         result = train_host_seeds(*args, on_update=on_row)
     else:
-        result = train_seeds(*args, num_chunks=NUM_CHUNKS, on_chunk=on_chunk)
+        result = train_seeds(*args, num_chunks=NUM_CHUNKS, on_metrics=on_metrics)
     wall, chunks = time.perf_counter() - start, np.diff(ticks)
     steady = float(np.median(chunks[1:])) if len(chunks) > 1 else float(chunks[0])
     steps = plan.config.num_updates * plan.config.steps_per_update * len(seeds)
