@@ -5,7 +5,9 @@
 
 ``overhead``: the same unit by the bare training function and by ``compare`` (records; records and logs for TensorBoard
 and Weights & Biases; a worker process), every run in a process of its own, so that all compile. A run of about a minute
-is realistic. The worker process is compared with the whole bare process, as it starts Python and imports JAX too.
+is realistic. The worker process is compared with the whole bare process, as it starts Python and imports JAX too. Two
+equal runs of that length differ by several percent, so that the time around the training function, which differs by a
+fraction of a second, has rows of its own.
 ``scaling``: the same units by one worker on one core and by two on two, without anything that sleeps.
 
 All in turns (A B A B). Prints medians with ranges and appends one JSON line per comparison to ``--out``. Logs need the
@@ -60,7 +62,8 @@ class Args:
 def main(args: Args) -> None:
     """Measure, or be one condition of a measurement."""
     if args.job is not None:
-        print(json.dumps({"seconds": timed(args, args.job)}))
+        seconds, training = timed(args, args.job)
+        print(json.dumps({"seconds": seconds, "training": training}))
         return
     if "overhead" in args.parts:
         overhead(args)
@@ -73,13 +76,17 @@ def overhead(args: Args) -> None:
     """Time added to the bare training function, as a share."""
     jobs = ("bare", "records", "logs", "worker")
     taken = in_turns(args, jobs)
-    pairs = {
-        "records": [(b["seconds"], a["seconds"]) for a, b in zip(taken["bare"], taken["records"], strict=True)],
-        "records and logs": [(b["seconds"], a["seconds"]) for a, b in zip(taken["bare"], taken["logs"], strict=True)],
-        "worker process": [(b["seconds"], a["wall"]) for a, b in zip(taken["bare"], taken["worker"], strict=True)],
-    }
-    for name, found in pairs.items():
+    for job, name, clock in (
+        ("records", "records", "seconds"),
+        ("logs", "records and logs", "seconds"),
+        ("worker", "a worker process", "wall"),
+    ):
+        turns = list(zip(taken[job], taken["bare"], strict=True))
+        found = [(with_it[clock], bare[clock]) for with_it, bare in turns]
         report(args, f"overhead of {name}", [b / a - 1 for b, a in found], found, "<= 0.02")
+        around = [(with_it[clock] - with_it["training"], bare[clock] - bare["training"]) for with_it, bare in turns]
+        shares = [(b - a) / bare[clock] for (b, a), (_, bare) in zip(around, turns, strict=True)]
+        report(args, f"around training, {name}", shares, around, "<= 0.02")
 
 
 def scaling(args: Args, name: str) -> None:
@@ -106,11 +113,11 @@ def alone(args: Args, job: str) -> dict[str, float]:
     wall = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"the job {job!r} failed:\n{done.stderr}")
-    return {"seconds": json.loads(done.stdout.splitlines()[-1])["seconds"], "wall": wall}
+    return {**json.loads(done.stdout.splitlines()[-1]), "wall": wall}
 
 
-def timed(args: Args, job: str) -> float:
-    """Seconds of one condition, compilation included."""
+def timed(args: Args, job: str) -> tuple[float, float]:
+    """Seconds of one condition, compilation included, and those of them inside the training function."""
     if job in ("bare", "records", "logs", "worker"):
         from reward_design.agents import use_all_cores
 
@@ -120,7 +127,7 @@ def timed(args: Args, job: str) -> float:
     return by_workers(args, name, int(workers))
 
 
-def bare(args: Args) -> float:
+def bare(args: Args) -> tuple[float, float]:
     """Planning and the training function, nothing kept."""
     import jax
     import jax.numpy as jnp
@@ -131,12 +138,14 @@ def bare(args: Args) -> float:
 
     start = time.perf_counter()
     plan = planned(Order(task(args.task), "sparse", "sparse", "ppo", args.steps, None))
+    begun = time.perf_counter()
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds, dtype=jnp.uint32))
     jax.block_until_ready(train_seeds(plan.learner, plan.config, plan.task, plan.reward, keys).metrics)
-    return time.perf_counter() - start
+    end = time.perf_counter()
+    return end - start, end - begun
 
 
-def by_compare(args: Args, job: str) -> float:
+def by_compare(args: Args, job: str) -> tuple[float, float]:
     """The same unit, with all that is kept of it."""
     from reward_design.experiments import Processes, compare
 
@@ -147,12 +156,10 @@ def by_compare(args: Args, job: str) -> float:
             progress=False, log=LOGS if job == "logs" else (), executor=Processes(1) if job == "worker" else None,
         )  # fmt: skip
         seconds = time.perf_counter() - start
-    if results.failed:
-        raise SystemExit(next(iter(results.failed.values())).reason)
-    return seconds
+    return seconds, in_training(results)
 
 
-def by_workers(args: Args, name: str, workers: int) -> float:
+def by_workers(args: Args, name: str, workers: int) -> tuple[float, float]:
     """All units by so many workers, on as many cores; a cluster of Ray has started before."""
     from reward_design.experiments import Processes, RayCluster, compare
 
@@ -173,9 +180,14 @@ def by_workers(args: Args, name: str, workers: int) -> float:
             total_timesteps=args.steps, report=False, progress=False, executor=executor,
         )  # fmt: skip
         seconds = time.perf_counter() - start
+    return seconds, in_training(results)
+
+
+def in_training(results: Any) -> float:
+    """Seconds inside the training function, as its records say; added up where several ran at once."""
     if results.failed:
         raise SystemExit(next(iter(results.failed.values())).reason)
-    return seconds
+    return sum(record["wall_s"] for record in results.records if record["kind"] == "unit")
 
 
 def report(args: Args, name: str, values: list[float], seconds: list[Any], goal: str) -> None:

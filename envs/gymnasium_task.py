@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike
 
@@ -60,7 +61,30 @@ class GymnasiumEnv(HostEnv):
         for part in (self.observation_space, self.action_space):
             numeric_zeros(part)  # refuses what no network can read
         self.horizon = horizon or (probe.spec.max_episode_steps if probe.spec else None) or 0
-        probe.close()
+        try:
+            self._check_info(probe)
+        finally:
+            probe.close()
+
+    def _check_info(self, probe: gymnasium.Env) -> None:
+        """Take one step and refuse info entries that it does not give, or gives in another shape."""
+        if not self.info:
+            return
+        probe.reset(seed=0)
+        probe.action_space.seed(0)
+        given = probe.step(probe.action_space.sample())[-1]
+        for name, (shape, _) in self.info.items():
+            if name not in given:
+                names = sorted(map(str, given))
+                raise ValueError(
+                    f"a step of {self.env_id!r} gives no info entry {name!r}{suggestion(name, names)} "
+                    f"It gives: {', '.join(names) or 'none'}."
+                )
+            if np.shape(given[name]) != tuple(shape):
+                raise ValueError(
+                    f"the info entry {name!r} of {self.env_id!r} has shape {np.shape(given[name])}, and info= says "
+                    f"{tuple(shape)}; write what it has."
+                )
 
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
         """One environment."""
@@ -127,7 +151,8 @@ def task_from_gymnasium(
 
     Raises:
         ValueError: for an id that is unknown, with the nearest one, or out of date, a gamma outside [0, 1], a horizon
-            below 1, or a function that reads an entry of the observation or info that there is not.
+            below 1, a function that reads an entry of the observation or info that there is not, or an entry of
+            ``info`` that a step of the environment does not give (one step is taken to see it).
         TypeError: if observations or actions are not numbers.
 
     Example:

@@ -146,7 +146,7 @@ def test_functions_of_a_task_that_read_what_is_not_there_are_refused_when_it_is_
     with pytest.raises(ValueError, match=f"'success' {text}"):
         task_from_gymnasium("CartPole-v1", success=lambda t: t.obs["goal"] > 0)
     with pytest.raises(ValueError, match=r"'success' of task .* reads 'won', which is no entry"):
-        task_from_gymnasium("CartPole-v1", success=lambda t: t.info["won"], info={"speed": ((), float)})
+        task_from_gymnasium("Taxi-v3", success=lambda t: t.info["won"], info={"prob": ((), float)})
     assert task_from_gymnasium("CartPole-v1", potential=lambda obs: obs[..., 0]).potential(jnp.ones((2, 4))).sum() == 2
 
 

@@ -47,6 +47,19 @@ def test_settings_reach_the_environments():
     assert len(infos["final_obs"]) == 2
 
 
+def test_info_entries_are_those_that_a_step_gives():
+    assert task_from_gymnasium("Taxi-v3", info={"action_mask": ((6,), np.int8)}).example.info["action_mask"].shape == (
+        1,
+        6,
+    )
+    with pytest.raises(ValueError, match=r"gives no info entry 'action_mas'; did you mean 'action_mask'\? It gives: "):
+        task_from_gymnasium("Taxi-v3", info={"action_mas": ((6,), np.int8)})
+    with pytest.raises(ValueError, match=r"gives no info entry 'speed'\. It gives: none\."):
+        task_from_gymnasium("MountainCar-v0", info={"speed": ((), float)})
+    with pytest.raises(ValueError, match=r"'action_mask' of 'Taxi-v3' has shape \(6,\), and info= says \(\)"):
+        task_from_gymnasium("Taxi-v3", info={"action_mask": ((), np.int8)})
+
+
 @pytest.mark.parametrize("vectorisation", ["sync", "async", "process"])
 def test_a_seed_fixes_the_run(vectorisation):
     known = task("gymnasium/MountainCar-v0", vectorisation=vectorisation)
