@@ -20,7 +20,7 @@ from reward_design.experiments.results import Results
 from reward_design.experiments.store import DAMAGED, Store, StoreError, read
 from reward_design.experiments.suites import compare_suite, load_suite
 from tests.fault_blows import BLOWS, DAMAGE, Scene, damage, killed, read_only, worker_killed
-from tests.fault_tools import Judgement, Program, judge, results, whole_lines, workers
+from tests.fault_tools import Disk, Judgement, Program, judge, results, whole_lines, workers
 
 WORDS = (
     *("compare", "--task", "chain", "--rewards", "sparse", "count_bonus", "--agent", "q_learning", "--seeds", "2"),
@@ -151,6 +151,72 @@ def test_a_disk_too_full_for_a_checkpoint_ends_training_in_a_sentence(tmp_path):
     assert said.endswith("make room there if the disk is full, and run the same command again.")
     assert program.finish(tmp_path / "r")[0] == program.finish(tmp_path / "whole")[0] == 0
     assert judge(tmp_path / "r", results(tmp_path / "whole")) == Judgement(equal=True, lost=0, doubled=0)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system that can really be full."""
+    (tmp_path / "disk").mkdir()
+    try:
+        small = Disk(tmp_path / "disk", "8m")
+    except OSError as error:
+        pytest.skip(str(error))
+    with small:
+        yield small
+
+
+def filled_up(program, disk, mark):
+    """Run it on a disk that gets full once its records have a mark: exit status, and its sentences about files."""
+    process, deadline = program.start(disk.folder / "r"), time.monotonic() + 300
+    records = disk.seen / "r" / FILE
+    while not (records.is_file() and mark in records.read_bytes()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.003)
+    while process.poll() is None:  # also what it gives back itself, as by a new version of a file in place of an old
+        disk.fill_up()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    errors = process.communicate()[1]
+    assert "Traceback" not in errors
+    return process.returncode, [line for line in errors.splitlines() if "could not be written" in line]
+
+
+def on_small(program, disk):
+    return replace(program, launcher=disk.launcher, environment={**program.environment, room.RESERVE: "0"})
+
+
+def test_a_file_system_that_fills_up_ends_a_comparison_in_a_sentence(undisturbed, disk, tmp_path):
+    program = on_small(undisturbed.here, disk)
+    status, said = filled_up(program, disk, b'"kind":"exact"')
+    assert status == 2
+    (sentence,) = said
+    assert "(No space left on device); what was finished before is kept: make room there and run the same" in sentence
+    assert str(disk.folder / "r") in sentence
+    before = whole_lines(disk.seen / "r")
+    assert 0 < before.total() < whole_lines(undisturbed.out).total()
+    disk.make_room()
+    status, _, errors = program.finish(disk.folder / "r")
+    assert status == 0, errors
+    shutil.copytree(disk.seen / "r", tmp_path / "r")
+    assert judge(tmp_path / "r", undisturbed.results, [before]) == Judgement(equal=True, lost=0, doubled=0)
+
+
+@pytest.mark.slow
+def test_a_file_system_that_fills_up_ends_training_in_a_sentence(disk, tmp_path):
+    words = ("train", "--task", "chain", "--agent", "q_learning", "--total-timesteps", "20000", "--evaluations", "10")
+    program = Program(words).cached(tmp_path / "cache")
+    status, said = filled_up(on_small(program, disk), disk, b'"kind":"evaluation"')
+    assert status == 2
+    assert any("make room there" in line and line.endswith("run the same command again.") for line in said)
+    before = whole_lines(disk.seen / "r")
+    disk.make_room()
+    status, _, errors = on_small(program, disk).finish(disk.folder / "r")
+    assert status == 0, errors
+    assert program.finish(tmp_path / "whole")[0] == 0
+    shutil.copytree(disk.seen / "r", tmp_path / "r")
+    judged = judge(tmp_path / "r", results(tmp_path / "whole"), [before])
+    assert judged == Judgement(equal=True, lost=0, doubled=0)
 
 
 def test_a_read_only_folder_is_named_before_anything_runs(undisturbed, tmp_path):
