@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,11 +103,12 @@ class Disk:
     def __exit__(self, *_: Any) -> None:
         self._holder.communicate()  # its input ends, and with it the last process of the name space
 
-    def fill_up(self) -> None:
-        """Take all room that is left."""
+    def fill_up(self, leaving: int = 0) -> None:
+        """Take the room that is left, but for some bytes."""
+        left = shutil.disk_usage(self.seen).free - leaving
         with contextlib.suppress(OSError), (self.seen / "ballast").open("ab", buffering=0) as file:
-            while file.write(bytes(1 << 16)):
-                pass
+            while left > 0:
+                left -= file.write(bytes(min(left, 1 << 16)))
 
     def make_room(self) -> None:
         """Give it back."""

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -165,58 +166,63 @@ def disk(tmp_path):
         yield small
 
 
-def filled_up(program, disk, mark):
+def on_small(program, disk):
+    return replace(program, launcher=disk.launcher, environment={**program.environment, room.RESERVE: "0"})
+
+
+def filled_up(program, disk, mark, leaving=0):
     """Run it on a disk that gets full once its records have a mark: exit status, and its sentences about files."""
-    process, deadline = program.start(disk.folder / "r"), time.monotonic() + 300
+    process, deadline = on_small(program, disk).start(disk.folder / "r"), time.monotonic() + 300
     records = disk.seen / "r" / FILE
     while not (records.is_file() and mark in records.read_bytes()):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.003)
-    while process.poll() is None:  # also what it gives back itself, as by a new version of a file in place of an old
-        disk.fill_up()
+    disk.fill_up(leaving)
+    while process.poll() is None:
         assert time.monotonic() < deadline
+        if not leaving:  # also what it gives back itself, as by a new version of a file in place of an old one
+            disk.fill_up()
         time.sleep(0.01)
     errors = process.communicate()[1]
     assert "Traceback" not in errors
     return process.returncode, [line for line in errors.splitlines() if "could not be written" in line]
 
 
-def on_small(program, disk):
-    return replace(program, launcher=disk.launcher, environment={**program.environment, room.RESERVE: "0"})
+def goes_on_there(program, disk, before, expected, out):
+    """With room again the same command ends as if nothing had been."""
+    disk.make_room()
+    status, _, errors = on_small(program, disk).finish(disk.folder / "r")
+    assert status == 0, errors
+    shutil.copytree(disk.seen / "r", out)
+    assert judge(out, expected, [before]) == Judgement(equal=True, lost=0, doubled=0)
 
 
 def test_a_file_system_that_fills_up_ends_a_comparison_in_a_sentence(undisturbed, disk, tmp_path):
-    program = on_small(undisturbed.here, disk)
-    status, said = filled_up(program, disk, b'"kind":"exact"')
+    status, (sentence,) = filled_up(undisturbed.here, disk, b'"kind":"exact"')
     assert status == 2
-    (sentence,) = said
     assert "(No space left on device); what was finished before is kept: make room there and run the same" in sentence
     assert str(disk.folder / "r") in sentence
     before = whole_lines(disk.seen / "r")
     assert 0 < before.total() < whole_lines(undisturbed.out).total()
-    disk.make_room()
-    status, _, errors = program.finish(disk.folder / "r")
-    assert status == 0, errors
-    shutil.copytree(disk.seen / "r", tmp_path / "r")
-    assert judge(tmp_path / "r", undisturbed.results, [before]) == Judgement(equal=True, lost=0, doubled=0)
+    goes_on_there(undisturbed.here, disk, before, undisturbed.results, tmp_path / "r")
 
 
 @pytest.mark.slow
 def test_a_file_system_that_fills_up_ends_training_in_a_sentence(disk, tmp_path):
     words = ("train", "--task", "chain", "--agent", "q_learning", "--total-timesteps", "20000", "--evaluations", "10")
     program = Program(words).cached(tmp_path / "cache")
-    status, said = filled_up(on_small(program, disk), disk, b'"kind":"evaluation"')
-    assert status == 2
-    assert any("make room there" in line and line.endswith("run the same command again.") for line in said)
-    before = whole_lines(disk.seen / "r")
-    disk.make_room()
-    status, _, errors = on_small(program, disk).finish(disk.folder / "r")
-    assert status == 0, errors
     assert program.finish(tmp_path / "whole")[0] == 0
-    shutil.copytree(disk.seen / "r", tmp_path / "r")
-    judged = judge(tmp_path / "r", results(tmp_path / "whole"), [before])
-    assert judged == Judgement(equal=True, lost=0, doubled=0)
+    status, (sentence,) = filled_up(program, disk, b'"kind":"session"', leaving=330_000)  # for one checkpoint or two
+    assert status == 2
+    assert re.search(
+        r"could not be written \(it may take 20\d kB, \d+ kB are free\); earlier ones are kept: ", sentence
+    )
+    assert sentence.endswith("make room there if the disk is full, and run the same command again.")
+    before, kept = whole_lines(disk.seen / "r"), [path.name for path in (disk.seen / "r" / "checkpoints").iterdir()]
+    assert kept
+    assert all(name.isdigit() for name in kept)  # no half of one
+    goes_on_there(program, disk, before, results(tmp_path / "whole"), tmp_path / "r")
 
 
 def test_a_read_only_folder_is_named_before_anything_runs(undisturbed, tmp_path):
