@@ -61,6 +61,20 @@ def unit(label, total_timesteps=512):
     return units.planned(units.Order("chain", label, label, "q_learning", total_timesteps, ARGS["config"]))
 
 
+def test_a_unit_that_begins_again_gives_its_steps_back():
+    plan = unit("sparse")
+    bar = Progress([plan], (0, 1), enabled=False)
+    (row,) = bar.bar.tasks
+    bar.begin(plan)
+    bar.advance(plan, 256)
+    assert row.completed == 2 * 256
+    bar.begin(plan)
+    assert row.completed == 0
+    bar.advance(plan, 64)
+    assert row.completed == 2 * 64
+    assert not row.fields["speed"].startswith("-")
+
+
 def test_a_worker_that_died_before_it_got_its_unit_is_lost_and_nothing_else():
     events = queue.Queue()
     member = executors._Worker(events, 1)
