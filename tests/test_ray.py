@@ -186,6 +186,18 @@ def test_live_curves_come_from_the_nodes(cluster):
         assert (expected.max(1) >= np.asarray(value.values["length"]) - 1e-6).all()
 
 
+def test_what_the_driver_does_on_sigterm_stays(cluster):
+    ray.shutdown()
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append(1))
+    try:
+        RayCluster(cluster.address).connect()
+        signal.raise_signal(signal.SIGTERM)
+        assert got == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("for_good", [True, False])
 def test_a_mailbox_that_is_lost_costs_a_bar_and_no_unit(cluster, monkeypatch, for_good):
     inboxes = []

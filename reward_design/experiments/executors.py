@@ -226,7 +226,8 @@ class RayCluster:
         ray: Any = require("ray", "ray", "clusters")
         try:
             _probe(self.address)
-            ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+            with _own_sigterm():
+                ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # of many kinds; one that is too slow to start raises this class itself
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConnectionError(self._unreachable(reason)) from error
@@ -266,6 +267,15 @@ def executor(name: str, *, workers: int = 2, address: str | None = None) -> Exec
     if name == "ray":
         return RayCluster(address)
     return Processes(workers) if name == "processes" else Here()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what the driver does on SIGTERM, if it does something: Ray would end it there, with a dump of its stack."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _probe(address: str | None) -> None:
