@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import orbax.checkpoint as ocp
 
 SUMS = "sha256.json"
 """File in the folder of a checkpoint with the hashes of all others."""
+_FILES = 200_000  # bytes of a checkpoint beside its arrays
 
 
 class Saved(NamedTuple):
@@ -37,6 +39,7 @@ def save(folder: str | os.PathLike[str], state: Any, *, step: int, identity: Map
     """
     args = ocp.args.Composite(state=ocp.args.StandardSave(_unwrap(state)), identity=ocp.args.JsonSave(dict(identity)))
     try:
+        _check_room(Path(folder), size(state))  # first, as orbax meets a full disk with pages of what its threads saw
         with _manager(folder) as manager:
             manager.save(step, args=args, force=True)
         _write_sums(Path(folder) / str(step))
@@ -46,6 +49,15 @@ def save(folder: str | os.PathLike[str], state: Any, *, step: int, identity: Map
             f"the checkpoint {Path(folder) / str(step)} could not be written ({reason}); earlier ones are kept: make "
             "room there if the disk is full, and run the same command again."
         ) from error
+
+
+def size(state: Any) -> int:
+    """Bytes that a checkpoint of a state takes, at most: its arrays, and the files that describe them.
+
+    Args:
+        state: arrays or their shapes.
+    """
+    return _FILES + sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(_unwrap, state)))
 
 
 def restore(folder: str | os.PathLike[str], like: Any, *, identity: Mapping[str, Any]) -> tuple[Any, int] | None:
@@ -130,6 +142,13 @@ def _read(folder: str | os.PathLike[str], step: int, item: str, args: Any) -> An
                 f"the checkpoint {Path(folder) / str(step)} does not fit ({lines[0][:160]}); it is damaged, or the "
                 "environment, the settings or a library have changed."
             ) from error
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OSError(f"it may take {needed / 1e3:,.0f} kB, {free / 1e3:,.0f} kB are free")
 
 
 def _write_sums(place: Path) -> None:

@@ -98,6 +98,8 @@ class Compare:
         executor = executors.executor(self.executor, workers=self.workers, address=self.address)
         if self.suite is not None:
             return self._run_suite(executor, command)
+        if self.size != "smoke":
+            raise ValueError(f"--size is one of a suite, got --size {self.size} without --suite; leave it out.")
         if not self.task:
             raise ValueError("expected tasks to compare designs on; name them with --task, or a suite with --suite.")
         rewards = with_ranking(self.rewards, self.factors, self.margins)

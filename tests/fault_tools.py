@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,11 +39,13 @@ class Program:
         words: of the command, without ``--out``.
         prelude: a call of :mod:`tests.fault_preludes` that comes first.
         environment: variables of the environment that are set.
+        launcher: words of a command that starts it.
     """
 
     words: tuple[str, ...]
     prelude: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: FAST)
+    launcher: tuple[str, ...] = ()
 
     def cached(self, folder: Path) -> "Program":
         """The same program, which keeps what it compiles in a folder, so that its next start is cheap."""
@@ -54,8 +57,8 @@ class Program:
         code = f"import sys\n{before}from reward_design.cli import main\nsys.exit(main())"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         return subprocess.Popen(
-            [sys.executable, "-c", code, *self.words, "--out", str(out)], text=True, cwd=ROOT, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+            [*self.launcher, sys.executable, "-c", code, *self.words, "--out", str(out)], text=True, cwd=ROOT,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
     def finish(self, out: Path, **options: Any) -> tuple[int, str, str]:
@@ -63,6 +66,53 @@ class Program:
         process = self.start(out, **options)
         output, errors = process.communicate(timeout=1200)
         return process.returncode, output, errors
+
+
+class Disk:
+    """A file system in memory, of its own size, at a folder that only programs of its own name space see (Linux).
+
+    Args:
+        folder: an empty one.
+        size: as ``mount`` takes it, for example ``"8m"``.
+
+    Raises:
+        OSError: where the system allows nobody but its administrator to mount anything, or no name spaces.
+
+    Attributes:
+        folder: for programs that are started with the ``launcher``.
+        seen: the same folder for this process.
+    """
+
+    def __init__(self, folder: Path, size: str) -> None:
+        self.folder = folder
+        script = f'mount -t tmpfs -o size={size} none "$0" && echo mounted && exec cat'
+        self._holder = subprocess.Popen(
+            ["unshare", "-Urm", "sh", "-c", script, str(folder)], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._holder.stdout is not None  # the type checker does not know what PIPE does
+        if self._holder.stdout.readline() != "mounted\n":
+            raise OSError(f"no file system can be mounted here: {self._holder.communicate()[1].strip()}")
+        pid = str(self._holder.pid)
+        self.launcher = ("nsenter", "--target", pid, "--user", "--mount", "--preserve-credentials", "--")
+        self.seen = Path(f"/proc/{pid}/root{folder}")
+
+    def __enter__(self) -> "Disk":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._holder.communicate()  # its input ends, and with it the last process of the name space
+
+    def fill_up(self, leaving: int = 0) -> None:
+        """Take the room that is left, but for some bytes."""
+        left = shutil.disk_usage(self.seen).free - leaving
+        with contextlib.suppress(OSError), (self.seen / "ballast").open("ab", buffering=0) as file:
+            while left > 0:
+                left -= file.write(bytes(min(left, 1 << 16)))
+
+    def make_room(self) -> None:
+        """Give it back."""
+        (self.seen / "ballast").unlink()
 
 
 # --- what is on disk --------------------------------------------------------------------------------------------------

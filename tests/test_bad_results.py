@@ -94,6 +94,13 @@ def test_settings_that_a_suite_would_ignore_are_refused(words, named, tmp_path, 
     assert not (tmp_path / "s").exists()
 
 
+def test_a_size_without_a_suite_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("reward_design.agents.use_all_cores", lambda: 1)
+    assert cli.main(["compare", "--task", "chain", "--size", "core", "--out", str(tmp_path / "s")]) == 2
+    assert "--size is one of a suite, got --size core without --suite" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_batch_of_no_trials_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("reward_design.agents.use_all_cores", lambda: 1)
     words = ["search", "--task", "chain", "--space", "weight=0,1", "--batch", "0", "--out", str(tmp_path / "s")]

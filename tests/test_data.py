@@ -64,6 +64,27 @@ def test_files_hold_the_rows(tmp_path, curves):
     pandas.testing.assert_frame_equal(pandas.read_parquet(path), expected)
 
 
+def test_several_comparisons_are_one_table_with_their_names(tmp_path, capsys):
+    pandas = pytest.importorskip("pandas")
+    one, two = (
+        unit("sparse", [0, 1]),
+        unit("dense", [0, 1], curves={"length": [[1.0] * 3] * 2}, final={"length": [4, 5]}),
+    )
+    folder(tmp_path / "s" / "quick" / "chain", one)
+    folder(tmp_path / "s" / "deep" / "minihack-Room", two)
+    assert main(["export", str(tmp_path / "s"), "--to", str(tmp_path / "s.csv")]) == 0
+    table = pandas.read_csv(tmp_path / "s.csv")
+    assert table["comparison"].tolist() == ["deep/minihack-Room"] * 2 + ["quick/chain"] * 2
+    assert table["length"].tolist()[:2] == [4, 5]
+    assert table["true_return"].isna().tolist() == [True, True, False, False]
+    known = {name: Results.load(tmp_path / "s" / name) for name in ("deep/minihack-Room", "quick/chain")}
+    assert rows(known)[0] == {"comparison": "deep/minihack-Room", **rows(known["deep/minihack-Room"])[0]}
+    assert len(frame(known, curves=True)) == 12
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "s")]) == 2
+    assert "in 2 folders below it, as a suite has them: name one of those" in capsys.readouterr().err
+
+
 def test_files_of_another_kind_and_empty_results_are_refused(tmp_path):
     results = Results.load(folder(tmp_path, unit("sparse", [0], status="failed")))
     with pytest.raises(ValueError, match=r"ends in .csv or .parquet, got 'r.xlsx'"):

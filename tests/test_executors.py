@@ -61,6 +61,20 @@ def unit(label, total_timesteps=512):
     return units.planned(units.Order("chain", label, label, "q_learning", total_timesteps, ARGS["config"]))
 
 
+def test_a_unit_that_begins_again_gives_its_steps_back():
+    plan = unit("sparse")
+    bar = Progress([plan], (0, 1), enabled=False)
+    (row,) = bar.bar.tasks
+    bar.begin(plan)
+    bar.advance(plan, 256)
+    assert row.completed == 2 * 256
+    bar.begin(plan)
+    assert row.completed == 0
+    bar.advance(plan, 64)
+    assert row.completed == 2 * 64
+    assert not row.fields["speed"].startswith("-")
+
+
 def test_a_worker_that_died_before_it_got_its_unit_is_lost_and_nothing_else():
     events = queue.Queue()
     member = executors._Worker(events, 1)
@@ -151,46 +165,6 @@ def test_executors_by_name():
 
 
 # --- Ray -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    """Two nodes of Ray on this machine, with one core each."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    try:
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_two_nodes_of_ray_give_the_same_numbers_and_may_be_lost(here, cluster, tmp_path):
-    import ray
-
-    results = compare("chain", ["sparse", "shaping"], out=tmp_path / "a", executor=RayCluster(cluster.address), **ARGS)
-    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-    same(here, results)
-    lost = []
-
-    class Watched(RayCluster):
-        def run(self, plans, seeds, bar):
-            for record in super().run(plans, seeds, bar):
-                if not lost:
-                    lost.append(cluster.list_all_nodes()[-1])
-                    cluster.remove_node(lost[0], allow_graceful=False)
-                yield record
-
-    results = compare("chain", ["sparse", "shaping"], out=tmp_path / "b", executor=Watched(cluster.address), **ARGS)
-    assert len(lost) == 1
-    same(here, results)
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:9", "ray://127.0.0.1:9"])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -20,7 +21,7 @@ from reward_design.experiments.results import Results
 from reward_design.experiments.store import DAMAGED, Store, StoreError, read
 from reward_design.experiments.suites import compare_suite, load_suite
 from tests.fault_blows import BLOWS, DAMAGE, Scene, damage, killed, read_only, worker_killed
-from tests.fault_tools import Judgement, Program, judge, results, whole_lines, workers
+from tests.fault_tools import Disk, Judgement, Program, judge, results, whole_lines, workers
 
 WORDS = (
     *("compare", "--task", "chain", "--rewards", "sparse", "count_bonus", "--agent", "q_learning", "--seeds", "2"),
@@ -151,6 +152,77 @@ def test_a_disk_too_full_for_a_checkpoint_ends_training_in_a_sentence(tmp_path):
     assert said.endswith("make room there if the disk is full, and run the same command again.")
     assert program.finish(tmp_path / "r")[0] == program.finish(tmp_path / "whole")[0] == 0
     assert judge(tmp_path / "r", results(tmp_path / "whole")) == Judgement(equal=True, lost=0, doubled=0)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system that can really be full."""
+    (tmp_path / "disk").mkdir()
+    try:
+        small = Disk(tmp_path / "disk", "8m")
+    except OSError as error:
+        pytest.skip(str(error))
+    with small:
+        yield small
+
+
+def on_small(program, disk):
+    return replace(program, launcher=disk.launcher, environment={**program.environment, room.RESERVE: "0"})
+
+
+def filled_up(program, disk, mark, leaving=0):
+    """Run it on a disk that gets full once its records have a mark: exit status, and its sentences about files."""
+    process, deadline = on_small(program, disk).start(disk.folder / "r"), time.monotonic() + 300
+    records = disk.seen / "r" / FILE
+    while not (records.is_file() and mark in records.read_bytes()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.003)
+    disk.fill_up(leaving)
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        if not leaving:  # also what it gives back itself, as by a new version of a file in place of an old one
+            disk.fill_up()
+        time.sleep(0.01)
+    errors = process.communicate()[1]
+    assert "Traceback" not in errors
+    return process.returncode, [line for line in errors.splitlines() if "could not be written" in line]
+
+
+def goes_on_there(program, disk, before, expected, out):
+    """With room again the same command ends as if nothing had been."""
+    disk.make_room()
+    status, _, errors = on_small(program, disk).finish(disk.folder / "r")
+    assert status == 0, errors
+    shutil.copytree(disk.seen / "r", out)
+    assert judge(out, expected, [before]) == Judgement(equal=True, lost=0, doubled=0)
+
+
+def test_a_file_system_that_fills_up_ends_a_comparison_in_a_sentence(undisturbed, disk, tmp_path):
+    status, (sentence,) = filled_up(undisturbed.here, disk, b'"kind":"exact"')
+    assert status == 2
+    assert "(No space left on device); what was finished before is kept: make room there and run the same" in sentence
+    assert str(disk.folder / "r") in sentence
+    before = whole_lines(disk.seen / "r")
+    assert 0 < before.total() < whole_lines(undisturbed.out).total()
+    goes_on_there(undisturbed.here, disk, before, undisturbed.results, tmp_path / "r")
+
+
+@pytest.mark.slow
+def test_a_file_system_that_fills_up_ends_training_in_a_sentence(disk, tmp_path):
+    words = ("train", "--task", "chain", "--agent", "q_learning", "--total-timesteps", "20000", "--evaluations", "10")
+    program = Program(words).cached(tmp_path / "cache")
+    assert program.finish(tmp_path / "whole")[0] == 0
+    status, (sentence,) = filled_up(program, disk, b'"kind":"session"', leaving=330_000)  # for one checkpoint or two
+    assert status == 2
+    assert re.search(
+        r"could not be written \(it may take 20\d kB, \d+ kB are free\); earlier ones are kept: ", sentence
+    )
+    assert sentence.endswith("make room there if the disk is full, and run the same command again.")
+    before, kept = whole_lines(disk.seen / "r"), [path.name for path in (disk.seen / "r" / "checkpoints").iterdir()]
+    assert kept
+    assert all(name.isdigit() for name in kept)  # no half of one
+    goes_on_there(program, disk, before, results(tmp_path / "whole"), tmp_path / "r")
 
 
 def test_a_read_only_folder_is_named_before_anything_runs(undisturbed, tmp_path):

@@ -13,6 +13,7 @@ from scipy import stats
 from reward_design import cli, envs
 from reward_design.experiments import Results, plots, suites
 from reward_design.experiments.statistics import interquartile_mean
+from reward_design.experiments.store import Store, StoreError
 from reward_design.experiments.suites.verdict import normalised
 from reward_design.llm import build_reward, save_reward
 
@@ -140,6 +141,23 @@ def test_a_folder_without_the_suite_is_named(tmp_path):
 def test_an_unknown_suite_is_named():
     with pytest.raises(ValueError, match="unknown suite 'coree'; did you mean 'core'"):
         suites.load_suite("coree")
+
+
+def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path):
+    declared(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"there is no file '.*/min.toml'; did you mean 'mine.toml'\? Suites by name: co"
+    ):
+        suites.load_suite(tmp_path / "min.toml")
+
+
+def test_other_results_in_the_folder_of_a_suite_are_refused_with_what_can_be_done(tmp_path):
+    place = tmp_path / "out" / "one" / "chain"
+    with Store(place, {"seeds": [7], "agent": "q_learning", "tasks": ["chain"], "rewards": ["sparse"], "config": {}}):
+        pass
+    suite = suites.load_suite(declared(tmp_path, more="agent = 'q_learning'"))
+    with pytest.raises(StoreError, match=rf"seeds \[7\] there, .*A suite has no --overwrite: delete {place} to"):
+        suites.compare_suite(suite, out=tmp_path / "out", progress=False)
 
 
 def comparison(task, finals, distances=None):

@@ -66,17 +66,19 @@ class Merge:
 
 @dataclass(frozen=True)
 class Export:
-    """Write the results of a comparison as CSV or Parquet: a row per task, design and seed.
+    """Write the results of a comparison, or of a suite, as CSV or Parquet: a row per task, design and seed.
 
     For example:
 
       reward-design export results/compare --to results.csv
 
       reward-design export results/compare --to curves.parquet --curves
+
+      reward-design export results/suite --to suite.csv
     """
 
     out: Positional[str] = "results/compare"
-    """Folder that `reward-design compare` wrote."""
+    """Folder that `reward-design compare` wrote; rows of a suite also name the comparison, as block/task."""
     to: Annotated[str, arg(metavar="FILE")] = "results.csv"
     """File to write, ending in .csv or .parquet."""
     curves: bool = False
@@ -85,9 +87,8 @@ class Export:
     def run(self, command: str) -> int:
         """Write the file, print where it is."""
         from reward_design.experiments import data
-        from reward_design.experiments.results import Results
 
-        print(data.export(Results.load(self.out), self.to, curves=self.curves).resolve())
+        print(data.export(data.load(self.out), self.to, curves=self.curves).resolve())
         return 0
 
 

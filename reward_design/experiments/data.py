@@ -11,17 +11,28 @@ import numpy as np
 
 from reward_design._optional import require
 from reward_design.experiments.results import Results
-from reward_design.experiments.store import Store, StoreError
+from reward_design.experiments.store import Store, StoreError, folders_below
 
 FORMATS = (".csv", ".parquet")
 """Endings of files that :func:`export` writes."""
 
 
-def rows(results: Results, *, curves: bool = False) -> list[dict[str, Any]]:
+def load(folder: str | os.PathLike[str]) -> Results | dict[str, Results]:
+    """The comparison that a folder holds, or those of the folders below it, as of a suite, by their paths there.
+
+    Raises:
+        StoreError: if there is none, or one is damaged.
+    """
+    names = folders_below(folder)
+    return {name: Results.load(Path(folder) / name) for name in names} if names else Results.load(folder)
+
+
+def rows(results: Results | Mapping[str, Results], *, curves: bool = False) -> list[dict[str, Any]]:
     """One row per task, design and seed, or per point of its learning curve; failed units have none.
 
     Args:
-        results: of a comparison.
+        results: of a comparison; or of several by name, as a :class:`~reward_design.experiments.suites.Verdict` or
+            :func:`load` has them: then every row has its name, as ``comparison``.
         curves: points of the learning curves (with ``steps``) instead of values over the last tenth of training.
 
     Returns:
@@ -36,7 +47,9 @@ def rows(results: Results, *, curves: bool = False) -> list[dict[str, Any]]:
         >>> [(row["task"], row["seed"]) for row in rows(results)]
         [('chain', 0), ('chain', 1)]
     """
-    found = []
+    if not isinstance(results, Results):
+        return [{"comparison": name, **row} for name, found in results.items() for row in rows(found, curves=curves)]
+    table = []
     for (task, reward), unit in results.done.items():
         record = unit.record
         metrics = record["curves" if curves else "final"]
@@ -49,16 +62,16 @@ def rows(results: Results, *, curves: bool = False) -> list[dict[str, Any]]:
             points = record["steps"] if curves else [None]
             for p, steps in enumerate(points):
                 at = {"steps": steps} if curves else {}
-                found.append({**head, **at, **{k: float(v[i, p] if curves else v[i]) for k, v in values.items()}})
-    return found
+                table.append({**head, **at, **{k: float(v[i, p] if curves else v[i]) for k, v in values.items()}})
+    return table
 
 
-def frame(results: Results, *, curves: bool = False) -> Any:
+def frame(results: Results | Mapping[str, Results], *, curves: bool = False) -> Any:
     """:func:`rows` as a pandas data frame (``pip install 'reward-design[data]'``)."""
     return require("pandas", "data", "data frames").DataFrame(rows(results, curves=curves))
 
 
-def export(results: Results, path: str | os.PathLike[str], *, curves: bool = False) -> Path:
+def export(results: Results | Mapping[str, Results], path: str | os.PathLike[str], *, curves: bool = False) -> Path:
     """Write :func:`rows` as CSV or, with the extra ``data``, as Parquet, by the ending of ``path``.
 
     Raises:
@@ -68,7 +81,7 @@ def export(results: Results, path: str | os.PathLike[str], *, curves: bool = Fal
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"expected a file that ends in {' or '.join(FORMATS)}, got {path.name!r}.")
-    if not results.done:
+    if not any(found.done for found in ([results] if isinstance(results, Results) else results.values())):
         raise ValueError("no unit of this comparison has finished, so there is nothing to export; run it on.")
     if path.suffix == ".parquet":
         require("pyarrow", "data", "Parquet files")
@@ -81,7 +94,7 @@ def export(results: Results, path: str | os.PathLike[str], *, curves: bool = Fal
     return path
 
 
-def _write(results: Results, file: BinaryIO, ending: str, curves: bool) -> None:
+def _write(results: Results | Mapping[str, Results], file: BinaryIO, ending: str, curves: bool) -> None:
     if ending == ".parquet":
         frame(results, curves=curves).to_parquet(file, index=False)
         return

@@ -20,7 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 from reward_design._cores import num_cores
 from reward_design._names import suggestion
 from reward_design._optional import require
-from reward_design.experiments import units, worker
+from reward_design.agents.settings import at_least
+from reward_design.experiments import mail, units, worker
 from reward_design.experiments.progress import Progress
 from reward_design.experiments.units import Plan
 
@@ -66,8 +67,8 @@ class Processes:
     retries: int = 2
 
     def __post_init__(self) -> None:
-        _at_least("num_workers", self.num_workers, 1)
-        _at_least("retries", self.retries, 0)
+        at_least(self, 1, "num_workers")
+        at_least(self, 0, "retries")
 
     def run(self, plans: Sequence[Plan], seeds: Sequence[int], bar: Progress) -> Iterator[dict[str, Any]]:
         """See :class:`Executor`."""
@@ -168,8 +169,9 @@ def _gone(member: _Worker) -> str:
 class RayCluster:
     """Units as tasks of Ray (``pip install 'reward-design[ray]'``), each on one core unless said otherwise.
 
-    A unit whose worker or node is lost is trained again elsewhere by Ray. The package, and modules of your own that
-    rewards come from, must be importable on every node.
+    A unit whose worker or node is lost is trained again elsewhere by Ray. Units tell how far they are, and those that
+    have not ended are cancelled when the driver is interrupted. The package, and modules of your own that rewards come
+    from, must be importable on every node.
 
     Attributes:
         address: of the cluster: ``"auto"``, ``"ray://host:port"`` or ``"host:port"``; None starts one on this machine.
@@ -187,7 +189,7 @@ class RayCluster:
     num_gpus: float = 0
 
     def __post_init__(self) -> None:
-        _at_least("retries", self.retries, 0)
+        at_least(self, 0, "retries")
 
     def run(self, plans: Sequence[Plan], seeds: Sequence[int], bar: Progress) -> Iterator[dict[str, Any]]:
         """See :class:`Executor`."""
@@ -196,30 +198,36 @@ class RayCluster:
         ray = self.connect()
         train = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.retries)(worker.on_ray)
         devices = max(1, int(self.num_cpus))
-        pending = {}
+        inbox, pending = mail.Inbox(ray), {}
         try:
-            for plan in plans:
-                bar.begin(plan)
-                pending[train.remote(worker.packed(plan, seeds), sys.path, devices)] = plan
+            for number, plan in enumerate(plans):
+                unit = worker.packed(plan, seeds)
+                pending[train.remote(unit, sys.path, devices, inbox.mailbox, number)] = number
             while pending:
-                (reference,), _ = ray.wait(list(pending), num_returns=1)
-                plan = pending.pop(reference)
-                try:
-                    record = ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    record = units.failed(units.header(plan, seeds), f"Ray gave it up: {str(error).strip()}")
-                bar.end(plan, failed=record.get("reason", ""))
-                yield record
+                ended, _ = ray.wait(list(pending), num_returns=1, timeout=mail.PERIOD)
+                inbox.deliver({number: plans[number] for number in pending.values()}, bar)
+                for reference in ended:
+                    plan = plans[number := pending.pop(reference)]
+                    try:
+                        record = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        record = units.failed(units.header(plan, seeds), f"Ray gave it up: {str(error).strip()}")
+                    if number not in inbox.attempts:  # it was over before anything was heard of it
+                        bar.begin(plan)
+                    bar.end(plan, failed=record.get("reason", ""))
+                    yield record
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
+            inbox.close()
 
     def connect(self) -> Any:
         """The module ``ray``, connected; a second call changes nothing."""
         ray: Any = require("ray", "ray", "clusters")
         try:
             _probe(self.address)
-            ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+            with _own_sigterm():
+                ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # of many kinds; one that is too slow to start raises this class itself
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConnectionError(self._unreachable(reason)) from error
@@ -261,13 +269,17 @@ def executor(name: str, *, workers: int = 2, address: str | None = None) -> Exec
     return Processes(workers) if name == "processes" else Here()
 
 
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what the driver does on SIGTERM, if it does something: Ray would end it there, with a dump of its stack."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
 def _probe(address: str | None) -> None:
     """Raise OSError if nothing listens at ``host:port``, which Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")

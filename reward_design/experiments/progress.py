@@ -61,10 +61,10 @@ class Progress:
     def begin(self, plan: Any) -> None:
         """A unit starts (compiling comes first), perhaps beside others, perhaps again."""
         self.steps[plan.name], self.started[plan.name] = 0, time.perf_counter()
-        self.tick = self.started[plan.name]
+        self.tick, self.done = self.started[plan.name], sum(self.steps.values())  # less than before, if it was lost
         if self.live is not None:
             self.live.begin(plan.name, self.seeds, total=_steps(plan))
-        self.bar.update(self.row, description=" · ".join(plan.name), speed="compiling")
+        self.bar.update(self.row, description=" · ".join(plan.name), completed=self.done, speed="compiling")
 
     def advance(self, plan: Any, steps: int, seen: Seen | None = None) -> None:
         """Each run of the unit has done ``steps`` environment steps, and some were ``seen``."""

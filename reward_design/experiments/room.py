@@ -5,15 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from reward_design.experiments.records import FILE, StoreError
 
 RESERVE = "REWARD_DESIGN_DISK_RESERVE"
 """Environment variable: megabytes that a run must leave free, 100 unless said otherwise."""
 _NUMBER, _CURVES, _LOSSES = 13, 16, 16  # bytes of a number in a record; curves per seed and losses per unit, at most
 _REST, _PAGE = 10_000, 200_000  # bytes of what else a unit's record says, and of its share of the reports
-_FILES = 200_000  # bytes of a checkpoint beside its arrays
 
 
 def of_units(num_units: int, num_seeds: int, num_points: int) -> int:
@@ -39,7 +36,9 @@ def of_checkpoints(state: Any, kept: int = 2) -> int:
         state: arrays or their shapes.
         kept: checkpoints.
     """
-    return (kept + 1) * (_FILES + sum(_bytes(leaf) for leaf in jax.tree.leaves(state)))
+    from reward_design.agents import checkpoint  # which needs orbax, as comparisons do not
+
+    return (kept + 1) * checkpoint.size(state)
 
 
 def check(folder: str | os.PathLike[str], needed: int, what: str) -> None:
@@ -74,12 +73,6 @@ def _reserve() -> int:
         return int(float(text) * 1e6)
     except (ValueError, OverflowError):
         raise ValueError(f"{RESERVE} must be a number of megabytes, got {text!r}.") from None
-
-
-def _bytes(leaf: Any) -> int:
-    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return leaf.size * leaf.dtype.itemsize
 
 
 def _short(number: int) -> str:

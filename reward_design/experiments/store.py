@@ -122,6 +122,11 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     path = Path(folder) / FILE
     if not path.is_file():
+        if below := folders_below(folder):
+            raise StoreError(
+                f"no {FILE} in {folder}, but in {len(below)} folders below it, as a suite has them: name one of those, "
+                f"as {Path(folder) / below[0]}, or the suite with --suite where the command has that."
+            )
         raise StoreError(f"no {FILE} in {folder}; run `reward-design compare --out {folder}` first.")
     records, _, damaged = whole(path.read_bytes(), path)
     if damaged:
@@ -132,6 +137,14 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if not records:
         raise StoreError(f"{path} has no records yet; run `reward-design compare --out {folder}` first.")
     return records
+
+
+def folders_below(folder: str | os.PathLike[str]) -> list[str]:
+    """Paths of the folders with records one or two below a folder without, as ``block/task`` of a suite."""
+    if (Path(folder) / FILE).is_file():
+        return []
+    found = [path for depth in ("*", "*/*") for path in Path(folder).glob(f"{depth}/{FILE}")]
+    return sorted(path.parent.relative_to(folder).as_posix() for path in found)
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

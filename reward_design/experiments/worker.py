@@ -53,13 +53,13 @@ def messages(stream: Any) -> Iterator[Any]:
         yield cloudpickle.loads(data)
 
 
-def on_ray(data: bytes, path: list[str], devices: int) -> dict[str, Any]:
-    """Train one unit inside a task of Ray."""
+def on_ray(data: bytes, path: list[str], devices: int, mailbox: Any, number: int) -> dict[str, Any]:
+    """Train one unit inside a task of Ray; its progress goes to the mailbox, under the driver's number of the unit."""
     _prepare(path, devices)
     order, fingerprint, seeds = cloudpickle.loads(data)
-    from reward_design.experiments import units
+    from reward_design.experiments import mail, units
 
-    return units.run(units.checked(order, fingerprint), seeds, lambda *_: None)
+    return units.run(units.checked(order, fingerprint), seeds, mail.Sender(mailbox, number))
 
 
 def _prepare(path: list[str], devices: int) -> None:

@@ -106,6 +106,9 @@ def load_suite(suite: str | os.PathLike[str], size: str = "smoke") -> Suite:
     path = Path(suite) if str(suite).endswith(".toml") else FOLDER / f"{suite}.toml"
     if not path.is_file():
         known = list_suites()
+        if str(suite).endswith(".toml"):
+            near = suggestion(path.name, (found.name for found in path.parent.glob("*.toml")))
+            raise ValueError(f"there is no file {str(path)!r}{near} Suites by name: {', '.join(known)}.")
         raise ValueError(
             f"unknown suite {str(suite)!r}{suggestion(str(suite), known)} Known: {', '.join(known)}, or a file that "
             "ends in .toml."

@@ -79,8 +79,13 @@ def _run(
     command: str | None,
     log: str | Sequence[str],
 ) -> Results:
-    return compare(
-        task, block.designs(task), agent=block.agent, seeds=block.seeds, total_timesteps=block.total_timesteps(task),
-        out=out / folder(f"{block.name}/{task}"), executor=executor, progress=progress, command=command,
-        log=log,
-    )  # fmt: skip
+    place = out / folder(f"{block.name}/{task}")
+    try:
+        return compare(
+            task, block.designs(task), agent=block.agent, seeds=block.seeds, out=place, executor=executor,
+            total_timesteps=block.total_timesteps(task), progress=progress, command=command, log=log,
+        )  # fmt: skip
+    except StoreError as error:
+        if "--overwrite" not in str(error):
+            raise
+        raise StoreError(f"{error} A suite has no --overwrite: delete {place} to replace it.") from error
