@@ -78,8 +78,8 @@ class Compare:
     """Add tasks and designs to the comparison that --out holds."""
     executor: str = "here"
     """Where units are trained: `here`, one after the other on all cores; `processes`, several at a time; `ray`."""
-    workers: int = 2
-    """Worker processes of --executor processes."""
+    workers: int | None = None
+    """Worker processes of --executor processes, 2 unless said otherwise."""
     address: Annotated[str | None, arg(metavar="HOST:PORT")] = None
     """Cluster of --executor ray: `auto`, or host:port; without it one is started on this machine."""
     log: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]")] = ()

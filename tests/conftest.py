@@ -8,9 +8,9 @@ import hypothesis
 import jax
 import pytest
 
-# Most of the time goes into compilation: XLA's older emitters of fusions compile twice as fast, and where every core has a
-# process of pytest, splitting a program among threads only costs. XLA reads this when it compiles for the first time; the
-# processes that tests start inherit it.
+# Most of the time goes into compilation: XLA's older emitters of fusions compile twice as fast, and splitting a program
+# among threads only costs where every core has a process of pytest. XLA reads this when it compiles for the first time;
+# the processes that tests start inherit it.
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("NPROC", "1")  # threads of XLA; by default one for every core, in each of the processes

@@ -155,11 +155,14 @@ def _state(pid):
 def test_executors_by_name():
     assert executor("here") == Here()
     assert executor("processes", workers=3) == Processes(3)
+    assert executor("processes") == Processes()
     assert executor("ray", address="auto") == RayCluster("auto")
     with pytest.raises(ValueError, match="unknown executor 'proceses'; did you mean 'processes'"):
         executor("proceses")
     with pytest.raises(ValueError, match="--address is for --executor ray, got --executor here"):
         executor("here", address="auto")
+    with pytest.raises(ValueError, match="--workers is for --executor processes, got --executor ray"):
+        executor("ray", workers=2)
     with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
         Processes(0)
 

@@ -245,16 +245,16 @@ class RayCluster:
         )
 
 
-def executor(name: str, *, workers: int = 2, address: str | None = None) -> Executor:
+def executor(name: str, *, workers: int | None = None, address: str | None = None) -> Executor:
     """An executor by name, as on the command line.
 
     Args:
         name: one of :data:`EXECUTORS`.
-        workers: of ``"processes"``.
+        workers: of ``"processes"``; None is its default.
         address: of ``"ray"``.
 
     Raises:
-        ValueError: for an unknown name, or an address that nothing would use.
+        ValueError: for an unknown name, or workers or an address that nothing would use.
 
     Example:
         >>> executor("processes", workers=4)
@@ -264,9 +264,13 @@ def executor(name: str, *, workers: int = 2, address: str | None = None) -> Exec
         raise ValueError(f"unknown executor {name!r}{suggestion(name, EXECUTORS)} Known: {', '.join(EXECUTORS)}.")
     if address is not None and name != "ray":
         raise ValueError(f"--address is for --executor ray, got --executor {name}; leave one of them out.")
+    if workers is not None and name != "processes":
+        raise ValueError(f"--workers is for --executor processes, got --executor {name}; leave one of them out.")
     if name == "ray":
         return RayCluster(address)
-    return Processes(workers) if name == "processes" else Here()
+    if name == "here":
+        return Here()
+    return Processes() if workers is None else Processes(workers)
 
 
 @contextlib.contextmanager

@@ -46,8 +46,8 @@ class Search:
     """Delete what --out holds of another search."""
     executor: str = "here"
     """Where trials are trained: `here`, one after the other on all cores; `processes`, several at a time; `ray`."""
-    workers: int = 2
-    """Worker processes of --executor processes."""
+    workers: int | None = None
+    """Worker processes of --executor processes, 2 unless said otherwise."""
     address: Annotated[str | None, arg(metavar="HOST:PORT")] = None
     """Cluster of --executor ray: `auto`, or host:port; without it one is started on this machine."""
     quiet: bool = False
@@ -61,18 +61,13 @@ class Search:
         from reward_design.experiments import budgets, executors, search, search_output, space, terminal
 
         executor = executors.executor(self.executor, workers=self.workers, address=self.address)
+        at_once = executor.num_workers if isinstance(executor, executors.Processes) else 1
         found = search(
             self.task, self.reward, space=space.assignments(self.space), trials=self.trials, seeds=self.seeds,
             agent=self.agent, objective=self.objective, sampler_seed=self.sampler_seed, out=self.out,
-            batch=self._batch,
+            batch=at_once if self.batch is None else self.batch,
             total_timesteps=self.total_timesteps, config=budgets.assignments(self.set), overwrite=self.overwrite,
             progress=not self.quiet, command=command, executor=executor,
         )  # fmt: skip
         search_output.show(found, self.out, terminal.console())
         return 1 if all(trial.value is None for trial in found.trials) else 0
-
-    @property
-    def _batch(self) -> int:
-        if self.batch is not None:
-            return self.batch
-        return self.workers if self.executor == "processes" else 1
