@@ -313,6 +313,11 @@ def test_many_are_checked_at_once_and_keep_their_order():
     assert (linted.stage, smoked.stage) == ("lint", "smoke")
 
 
+def test_one_text_is_no_list_of_texts(untyped):
+    with pytest.raises(TypeError, match="put it into a list"):
+        check_many(pays("obs[0]"), "cartpole")
+
+
 @pytest.mark.parametrize("wrong", [{"time_limit": 0.0}, {"time_limit": float("nan")}, {"language": "prose"}])
 def test_wrong_settings_are_errors_of_the_caller(wrong):
     with pytest.raises(ValueError, match=r"must be") as error:
