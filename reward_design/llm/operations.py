@@ -171,7 +171,8 @@ def _refined(exported: Any, lanes: int, platform: str | None = None) -> bytes:
 
     avals = [jax.ShapeDtypeStruct((lanes, *aval.shape[1:]), aval.dtype) for aval in exported.in_avals]
     try:
-        lowered = jax.jit(exported.call).trace(*avals).lower(lowering_platforms=platform and (platform,))
+        platforms = None if platform is None else (platform,)
+        lowered = jax.jit(exported.call).trace(*avals).lower(lowering_platforms=platforms)
         module: Any = lowered.compiler_ir("stablehlo")
         return jax.extend.mlir.refine_polymorphic_shapes(mlir.module_to_bytecode(module))
     except Exception as error:

@@ -3,7 +3,9 @@
 import ast
 from collections.abc import Iterator
 
-MODULES = frozenset({"jax", "jax.numpy", "jax.numpy.linalg", "jax.lax", "jax.nn", "jax.scipy", "math", "functools", "typing"})
+MODULES = frozenset(
+    {"jax", "jax.numpy", "jax.numpy.linalg", "jax.lax", "jax.nn", "jax.scipy", "math", "functools", "typing"}
+)
 """Modules whose members the linter knows."""
 
 
