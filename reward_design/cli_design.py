@@ -61,7 +61,8 @@ class Design:
     audits: str = "exact"
     """Which candidates get a distance and an audit: exact (on tabular tasks), sampled (on all), none."""
     person: bool = False
-    """You compare the candidates of every round on a local page with clips (presets icpl and revolve)."""
+    """You compare the candidates of every round on a local page with clips (presets icpl and revolve; with revolve the
+    model also reads what you say in words)."""
     questions: int | None = None
     """With --person, pairs of a round that you are asked about; all of them by default."""
     final_seeds: int = 5

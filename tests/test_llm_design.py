@@ -298,6 +298,35 @@ def test_a_person_rates_pairs(tmp_path):
         assert values[better] > values[worse]
 
 
+def test_what_a_person_says_about_parents_enters_the_prompts_of_their_children(tmp_path):
+    def answer(page):
+        assert page.status()["words"]
+        while (question := page.questionnaire.question()) is not None:
+            said = tuple(f"clip {clip} of <b>{question.first + question.second}" for clip in question[1:])
+            page.questionnaire.give(question.number, "first", said)
+
+    model = Script(*(terms(w) for w in range(1, 9)))
+    judge = Person(open_browser=False, wait=answer)
+    settings = {"preset": "revolve", "rounds": 2, "candidates": 3}
+    found = search(model, tmp_path, judge=judge, **settings)
+    known = {c.id: c for c in found.candidates}
+    assert all(set(c.feedback) for c in found.candidates if c.rating != 1500.0)
+    children = [c for c in found.candidates if c.parents]
+    prompts = [m[-1]["content"] for m in model.asked]
+    assert children
+    for text in (t for t in prompts if "how an agent did" in t or "how agents did" in t):
+        parents = [c for c in known.values() if c.source.strip() in text]
+        for parent in parents:
+            said = [f"- {words}\n" for words in parent.feedback if words]
+            assert any(line in text + "\n" for line in said)
+    told = [t for t in prompts if "A person who watched it said:" in t]
+    assert told
+    assert "clip 0 of &lt;b&gt;1" in (tmp_path / "report.html").read_text()
+    asked = len(model.asked)
+    assert search(model, tmp_path, judge=judge, **settings).candidates == found.candidates
+    assert len(model.asked) == asked
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [

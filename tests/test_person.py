@@ -198,7 +198,7 @@ def test_the_page_asks_and_records(clips):
         assert b"<main>" in body
         state = json.loads(request(page, path=f"/{page.word}/question")[1])
         assert state == {
-            "title": "Which way is shorter?", "answered": 0, "total": 2, **ask.questions[0]._asdict()
+            "title": "Which way is shorter?", "words": False, "answered": 0, "total": 2, **ask.questions[0]._asdict()
         }  # fmt: skip
         picture = request(page, path=f"/{page.word}/clips/{state['first']}.gif?1")[1]
         assert picture == animation(clips[state["first"]].frames)
@@ -210,6 +210,27 @@ def test_the_page_asks_and_records(clips):
         assert [g.answer for g in page.wait(1)] == ["second", "equal"]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(page.url, timeout=2)
+
+
+def test_words_about_clips_are_kept_where_they_are_asked_for(clips, tmp_path):
+    said = {"number": 0, "answer": "first", "words": ["too  slow\nat the door", "x" * 600]}
+    post = {"Content-Type": "application/json"}
+    for wanted in (True, False):
+        ask = Questionnaire(clips, num_questions=2, out=tmp_path / f"{wanted}.jsonl")
+        with PreferencePage(ask, words=wanted) as page:
+            where = f"/{page.word}/answer"
+            if wanted:
+                wrong = ([1, 2], ["one"], 3)
+                broken = [request(page, "POST", where, json.dumps({**said, "words": w}), **post)[0] for w in wrong]
+                assert broken == [400] * 3
+            assert request(page, "POST", where, json.dumps(said), **post)[0] == 200
+        expected = ("too slow at the door", "x" * 500) if wanted else ("", "")
+        assert ask.given[0].words == expected
+        assert Questionnaire(clips, num_questions=2, out=ask.out).given == ask.given
+    lines = [json.loads(line) for line in ask.out.read_text().splitlines()]
+    del lines[1]["words"]  # as files were written before there were words
+    ask.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert Questionnaire(clips, num_questions=2, out=ask.out).given == ask.given
 
 
 def test_nobody_else_can_ask_or_answer(clips):
@@ -231,7 +252,7 @@ def test_nobody_else_can_ask_or_answer(clips):
             request(page, "POST", where, good, **{"Content-Type": "text/plain"}),  # what a form can send
             request(page, "POST", where, b"[]", **json_type),
             request(page, "POST", where, b'{"number": 0, "answer": "x"}', **json_type),
-            request(page, "POST", where, b"{" * 2000, **json_type),
+            request(page, "POST", where, b"{" * 20_000, **json_type),
         ]
         assert [status for status, _ in broken] == [400] * 4
         missing = [request(page, path=f"/{page.word}/{name}")[0] for name in ("clips/99.gif", "clips/../x", "secret")]
@@ -287,6 +308,25 @@ def test_a_person_answers_in_a_real_browser(browser, clips, tmp_path):
         assert [(g.first, g.second) for g in given] == [(q.first, q.second) for q in ask.questions]
         assert not [x for x in browser.get_log("browser") if x["level"] == "SEVERE" and "favicon" not in x["message"]]
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_person_writes_words_in_a_real_browser(browser, clips):
+    from selenium.webdriver.common.by import By
+
+    part = lambda name: browser.find_element(By.ID, name)  # noqa: E731
+    ask = Questionnaire(clips, num_questions=2)
+    with PreferencePage(ask, words=True) as page:
+        browser.get(page.url)
+        until(browser, lambda: part("words-first").is_displayed())
+        part("words-first").send_keys("slips, =b")  # keys of answers are letters here
+        part("words-second").send_keys("steady")
+        assert ask.given == []
+        browser.find_element(By.CSS_SELECTOR, "[data-answer=second]").click()
+        until(browser, lambda: part("count").text == "1 of 2")
+        assert part("words-first").get_property("value") == ""
+        browser.find_element(By.CSS_SELECTOR, "[data-answer=equal]").click()
+        given = page.wait(5)
+    assert [g.words for g in given] == [("slips, =b", "steady"), ("", "")]
 
 
 def test_the_page_says_so_when_nobody_asks_any_more(browser, clips):

@@ -1,6 +1,7 @@
 """Hostile and broken programs: every one ends in a named refusal, and the trainer stays as it was."""
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from tests.hostile.walls import WALLS
 
 pytest.importorskip("flatbuffers")
 
-OWN_PROCESS = ("endings", "endless", "memory", "answers")
+OWN_PROCESS = ("endings", "endless", "memory", "answers", "silence")
 """Categories of :data:`WALLS` that break the worker that they run in."""
 
 
@@ -161,7 +162,7 @@ def test_the_walls_hold_without_the_linter(category, checker, machine):
     checker.close()
 
 
-CHOSEN = {"endings": (0, 4), "endless": (0, 6), "memory": (0,), "answers": (0, 1, 4)}
+CHOSEN = {"endings": (0, 4), "endless": (0, 6), "memory": (0,), "answers": (0, 1, 4), "silence": (0, 1)}
 """Of :data:`OWN_PROCESS`, those for every run: a process each takes seconds. All of them are marked slow."""
 CASES = [(name, WALLS[name][i]) for name, chosen in CHOSEN.items() for i in chosen]
 ALL = [(name, case) for name in OWN_PROCESS for case in WALLS[name]]
@@ -170,7 +171,7 @@ ALL = [(name, case) for name in OWN_PROCESS for case in WALLS[name]]
 @pytest.mark.parametrize("cases", [CASES, pytest.param(ALL, marks=pytest.mark.slow)], ids=["chosen", "all"])
 def test_programs_that_attack_their_worker_hurt_nobody_else(cases, machine):
     def one(case):
-        limit = {"answers": 20.0, "endings": 15.0}.get(case[0], 1.5)
+        limit = {"answers": 20.0, "endings": 15.0, "silence": 20.0}.get(case[0], 1.5)
         begin = time.monotonic()
         with pytest.raises(CandidateRefused) as refused:
             check_code(
@@ -183,6 +184,26 @@ def test_programs_that_attack_their_worker_hurt_nobody_else(cases, machine):
         for source, stages, refused, over in pool.map(one, cases):
             assert refused.stage in stages, f"{source[:200]}: {refused}"
             assert over < START_LIMIT
+
+
+def test_a_program_cannot_make_the_kernel_signal_the_trainer():
+    """Landlock refuses this from its sixth version on, namespaces where there are any; seccomp does alone."""
+    came = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: came.append(1))
+    source = first(
+        "import fcntl, os\nfor fd in range(3, 64):\n    try:\n"
+        "        for command, value in ((8, os.getppid()), (10, 12), (4, os.O_ASYNC)):\n"
+        "            fcntl.fcntl(fd, command, value)\n    except OSError: pass"
+    )
+    try:
+        check_code(
+            source, task("cartpole"), time_limit=30.0, min_isolation=Isolation.PROCESS, linted=False,
+            skip=("landlock", "namespaces"),
+        )  # fmt: skip
+        time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not came
 
 
 @pytest.mark.slow
@@ -290,6 +311,11 @@ def test_many_are_checked_at_once_and_keep_their_order():
     good, linted, smoked = check_many(sources, "cartpole", time_limit=30.0)
     assert good.settings["artifact"].source == sources[0]
     assert (linted.stage, smoked.stage) == ("lint", "smoke")
+
+
+def test_one_text_is_no_list_of_texts(untyped):
+    with pytest.raises(TypeError, match="put it into a list"):
+        check_many(pays("obs[0]"), "cartpole")
 
 
 @pytest.mark.parametrize("wrong", [{"time_limit": 0.0}, {"time_limit": float("nan")}, {"language": "prose"}])

@@ -93,11 +93,16 @@ def check_many(
     Returns:
         A reward or a :class:`CandidateRefused` per source, in order.
 
+    Raises:
+        TypeError: for one text in place of a list.
+
     Example:
         >>> from reward_design.llm import check_many
         >>> [type(found).__name__ for found in check_many(["{}", "[]"], "chain", language="terms")]
         ['CandidateRefused', 'CandidateRefused']
     """
+    if isinstance(sources, (str, bytes)):
+        raise TypeError("sources must be a list of texts, got one text; put it into a list, or use build_reward.")
     made = named_task(task)
 
     def one(source: str) -> Reward | CandidateRefused:

@@ -80,7 +80,7 @@ def _artifact(answer: Mapping[str, Any], source: str, task: Task, specs: Mapping
                 "range": [float(x) for x in answer["range"]],
             },
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CandidateRefused(
             "worker", f"the answer of the checker is broken ({type(error).__name__}); return a reward and nothing else."
         ) from None

@@ -6,12 +6,13 @@ import platform
 import struct
 from collections.abc import Iterable
 
-from reward_design.llm.syscalls import DENIED, NUMBERS
+from reward_design.llm.syscalls import DENIED, NEWEST, NUMBERS
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _NEW_NAMESPACES = {"NS": 0x20000, "CGROUP": 0x2000000, "UTS": 0x4000000, "IPC": 0x8000000, "PID": 0x20000000}
 _NEW_NET, _NEW_USER = 0x40000000, 0x10000000
 _CLONE_THREAD = 0x10000
+_SIGNAL_OTHERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel then signals any process of the user
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
@@ -105,6 +106,7 @@ def _filter(machine: str) -> list[tuple[int, int, int, int]]:
         if name in numbers:
             lines += [(_EQUAL, 0, 1, numbers[name]), (_RETURN, 0, 0, _EPERM)]
     lines += [(_EQUAL, 0, 1, numbers["clone3"]), (_RETURN, 0, 0, _ENOSYS)]
+    lines += [(_AT_LEAST, 0, 1, NEWEST + 1), (_RETURN, 0, 0, _ENOSYS)]
     writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     lines += _when(numbers["clone"], 0, [(_HAS_BITS, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _EPERM)])
     lines += _when(numbers["openat"], 2, [(_HAS_BITS, 0, 1, writes), (_RETURN, 0, 0, _EPERM)])
@@ -112,6 +114,9 @@ def _filter(machine: str) -> list[tuple[int, int, int, int]]:
         lines += _when(numbers["open"], 1, [(_HAS_BITS, 0, 1, writes), (_RETURN, 0, 0, _EPERM)])
     lines += _when(numbers["tgkill"], 0, [(_EQUAL, 1, 0, os.getpid()), (_RETURN, 0, 0, _EPERM)])
     lines += _when(numbers["prlimit64"], 2, [(_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _EPERM)])
+    lines += _when(numbers["prctl"], 0, [(_EQUAL, 0, 1, _PR_SET_PDEATHSIG), (_RETURN, 0, 0, _EPERM)])
+    owners = [line for command in _SIGNAL_OTHERS for line in ((_EQUAL, 0, 1, command), (_RETURN, 0, 0, _EPERM))]
+    lines += _when(numbers["fcntl"], 1, owners)
     return [*lines, (_RETURN, 0, 0, _ALLOW)]
 
 

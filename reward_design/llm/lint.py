@@ -263,6 +263,8 @@ def _check_member(node: ast.AST, module: str, name: str) -> None:
         raise _refused(node, f"{full} is not allowed; {NOT_IN_LAX.get(name, 'a reward calls nothing outside')}.")
     if module == "functools" and name not in ("partial", "reduce"):
         raise _refused(node, f"{full} is not allowed; of functools there are partial and reduce.")
+    if module == "typing" and (name[0].islower() or "Forward" in name):
+        raise _refused(node, f"{full} is not allowed; of typing there are types such as Any and Optional.")
 
 
 def _check_word(node: ast.AST, name: str) -> None:

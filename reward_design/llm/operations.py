@@ -17,6 +17,8 @@ MAX_WORK = 50_000_000
 MAX_ROUNDS = 10_000
 CALLS = {"func.call": "callee", "stablehlo.composite": "decomposition"}
 """Operations that run another function of the program, and the attribute that names it."""
+REPEATING = frozenset(f"stablehlo.{name}" for name in ("reduce", "reduce_window", "dot_general", "sort", "scatter"))
+"""Operations that do something for every element of what they take."""
 CUSTOM_CALLS = frozenset({"shape_assertion"})
 _ELEMENTWISE = (
     "abs add and atan2 cbrt ceil clamp compare complex convert cosine count_leading_zeros divide exponential "
@@ -54,6 +56,8 @@ def check_operations(exported: Any) -> None:
         for operation, function in walk(module.operation):
             count += 1
             _check_operation(operation)
+            if operation.name == "builtin.module" and count > 1:
+                raise _refused("the program has a program inside; build it again.")
             if operation.name in CALLS:
                 calls.setdefault(function, set()).add(_callee(operation))
         if count > MAX_OPERATIONS:
@@ -64,13 +68,15 @@ def check_operations(exported: Any) -> None:
 def check_sizes(exported: Any, lanes: int) -> None:
     """Refuse arrays that are too large for ``lanes`` lanes, loops that may not end, and too much work.
 
+    What differs between platforms is looked at for every platform, not only for the one at hand.
+
     Raises:
         CandidateRefused: at stage ``verify``.
     """
-    refined = _refined(exported, lanes)
-    with mlir.make_ir_context():
-        module = mlir.ir.Module.parse(refined)
-        Cost(module, lanes).check()
+    for platform in exported.platforms if _branches(exported) else (None,):
+        refined = _refined(exported, lanes, platform)
+        with mlir.make_ir_context():
+            Cost(mlir.ir.Module.parse(refined), lanes).check()
 
 
 class Cost:
@@ -82,7 +88,7 @@ class Cost:
     """
 
     def __init__(self, module: Any, lanes: int) -> None:
-        self.lanes = lanes
+        self.lanes, self.module = lanes, module  # operations live as long as their module
         self.functions = {_symbol(op): op for op, _ in walk(module.operation) if op.name == "func.func"}
         self.work = functools.cache(self._work_of_function)
 
@@ -102,16 +108,34 @@ class Cost:
         own = sum(self._elements(result.type) for result in op.results)
         if op.name in CALLS:
             return own + self.work(_callee(op))
-        if op.name in ("stablehlo.reduce", "stablehlo.reduce_window", "stablehlo.dot_general", "stablehlo.sort"):
-            own += sum(self._elements(operand.type) for operand in op.operands)
         inner = sum(self._work(child) for child in _children(op))
-        return own + inner * (_rounds(op) if op.name == "stablehlo.while" else 1)
+        if op.name == "stablehlo.while":
+            return own + inner * _rounds(op)
+        return own + self._repeats(op) * max(inner, 1) if op.name in REPEATING else own + inner
+
+    def _repeats(self, op: Any) -> int:
+        """How often an operation does its inner step: the region of a reduction, or a product."""
+        results, operands = ([self._elements(value.type) for value in side] for side in (op.results, op.operands))
+        if op.name == "stablehlo.dot_general":
+            shape = mlir.ir.RankedTensorType(op.operands[0].type).shape
+            numbers = str(op.attributes["dot_dimension_numbers"]).partition("lhs_contracting_dimensions = [")[2]
+            sizes = [shape[int(i)] for i in numbers.partition("]")[0].split(",") if i.strip()]
+            return results[0] * int(np.prod(sizes, dtype=object)) + sum(operands)
+        if op.name == "stablehlo.reduce_window":
+            window = list(mlir.ir.DenseI64ArrayAttr(op.attributes["window_dimensions"]))
+            return max(results) * int(np.prod(window, dtype=object)) + sum(operands)
+        if op.name == "stablehlo.sort":
+            return sum(operands) * max(max(operands).bit_length(), 1)
+        return sum(operands)
 
     def _elements(self, kind: Any) -> int:
         try:
-            shape = mlir.ir.RankedTensorType(kind).shape
+            kind = mlir.ir.RankedTensorType(kind)
         except ValueError:
             raise _refused(f"the program has a value of type {kind}; use arrays only.") from None
+        if not kind.has_static_shape:
+            raise _refused(f"the size of an array ({kind}) depends on values; use arrays of constant size.")
+        shape = kind.shape
         size = int(np.prod([int(n) for n in shape], dtype=object)) if len(shape) else 1
         if size > MAX_ELEMENTS * self.lanes:
             raise _refused(
@@ -134,13 +158,21 @@ def walk(operation: Any, function: str = "") -> Iterator[tuple[Any, str]]:
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _refined(exported: Any, lanes: int) -> bytes:
-    """The program with the shapes that it has for so many lanes."""
+def _branches(exported: Any) -> bool:
+    """Whether the program may be another one on another platform."""
+    with mlir.make_ir_context():
+        module = exported.mlir_module(serialized=False)
+        return any(op.name == "stablehlo.case" for op, _ in walk(module.operation))
+
+
+def _refined(exported: Any, lanes: int, platform: str | None = None) -> bytes:
+    """The program with the shapes that it has for so many lanes, on a platform or the one at hand."""
     import jax.extend.mlir
 
     avals = [jax.ShapeDtypeStruct((lanes, *aval.shape[1:]), aval.dtype) for aval in exported.in_avals]
     try:
-        lowered = jax.jit(exported.call).lower(*avals)
+        platforms = None if platform is None else (platform,)
+        lowered = jax.jit(exported.call).trace(*avals).lower(lowering_platforms=platforms)
         module: Any = lowered.compiler_ir("stablehlo")
         return jax.extend.mlir.refine_polymorphic_shapes(mlir.module_to_bytecode(module))
     except Exception as error:
@@ -203,12 +235,18 @@ def _rounds(op: Any) -> int:
     if step is None or step.name != "stablehlo.add" or _position(step.operands[0], body) != position:
         raise _unbounded()
     first, limit, stride = map(_constant, (op.operands[position], test.operands[1], step.operands[1]))
-    if stride < 1:
-        raise _unbounded()
+    if stride < 1 or max(first, limit) + stride > _largest(op.operands[position].type):
+        raise _unbounded()  # a counter that overflows starts again below the limit
     rounds = max(0, -(-(limit - first) // stride))
     if rounds > MAX_ROUNDS:
         raise _refused(f"a loop has {rounds:,} rounds, at most {MAX_ROUNDS:,} are allowed; shorten it.")
     return rounds
+
+
+def _largest(kind: Any) -> int:
+    """The largest value of an array of integers."""
+    element = mlir.ir.IntegerType(mlir.ir.RankedTensorType(kind).element_type)
+    return 2 ** (element.width - (0 if element.is_unsigned else 1)) - 1
 
 
 def _position(value: Any, block: Any) -> int:

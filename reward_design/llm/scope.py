@@ -3,7 +3,9 @@
 import ast
 from collections.abc import Iterator
 
-MODULES = frozenset({"jax", "jax.numpy", "jax.numpy.linalg", "jax.lax", "jax.nn", "jax.scipy", "math", "functools"})
+MODULES = frozenset(
+    {"jax", "jax.numpy", "jax.numpy.linalg", "jax.lax", "jax.nn", "jax.scipy", "math", "functools", "typing"}
+)
 """Modules whose members the linter knows."""
 
 
@@ -24,7 +26,7 @@ def defined(nodes: list[ast.AST]) -> set[str]:
 
 def aliases(nodes: list[ast.AST]) -> dict[str, str]:
     """Which names stand for which modules."""
-    names = {"jax": "jax", "jnp": "jax.numpy", "lax": "jax.lax", "math": "math", "functools": "functools"}
+    names = {"jax": "jax", "jnp": "jax.numpy", "lax": "jax.lax"} | {n: n for n in ("math", "functools", "typing")}
     for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.asname: alias.name for alias in node.names if alias.asname}

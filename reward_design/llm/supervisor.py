@@ -26,6 +26,8 @@ START_LIMIT = 60.0
 MEMORY = 4 * 2**30
 """Address space of a worker in bytes; JAX itself maps about one gigabyte of it."""
 LARGEST_ANSWER = 4 * 2**20
+CLOSING = 2.0
+"""Seconds that a worker which closed its channel has to end by itself."""
 _START = "import sys; sys.path[:0] = [{root!r}]; from reward_design.llm.worker import main; main()"
 
 
@@ -94,8 +96,10 @@ class Worker:
         if not isinstance(answer, dict):
             raise CandidateRefused("worker", "the program answered for the checker; return a reward and nothing else.")
         if "reason" in answer:
-            stage = answer.get("stage") if answer.get("stage") in STAGES else "worker"
-            raise CandidateRefused(str(stage), str(answer["reason"])[:1000])
+            stage, reason = answer.get("stage"), answer["reason"]
+            if not isinstance(stage, str) or stage not in STAGES or not isinstance(reason, str):
+                stage, reason = "worker", "the program answered for the checker; return a reward and nothing else."
+            raise CandidateRefused(stage, reason[:1000])
         return answer
 
     # --- pipes ------------------------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ class Worker:
             self._wait(pipe, selectors.EVENT_READ, deadline, stage)
             part = os.read(pipe.fileno(), 65_536)  # pyright: ignore[reportOptionalMemberAccess]
             if not part:
-                raise self._ended(stage)
+                raise self._ended(deadline, stage)
             self._unread += part
         data, self._unread = self._unread[:count], self._unread[count:]
         return data
@@ -142,8 +146,15 @@ class Worker:
             "time", f"the program took longer than {self.limits['cpu']:g} s; write no long or endless loops."
         )
 
-    def _ended(self, stage: str) -> CandidateRefused:
-        code = self.process.wait()  # pyright: ignore[reportOptionalMemberAccess]
+    def _ended(self, deadline: float, stage: str) -> CandidateRefused:
+        """Why the channel was closed; a program can also close it and go on, which no limit but this one ends."""
+        try:
+            grace = max(CLOSING, deadline - time.monotonic()) if stage == "start" else CLOSING
+            code = self.process.wait(grace)  # pyright: ignore[reportOptionalMemberAccess]
+        except subprocess.TimeoutExpired:
+            return CandidateRefused(
+                "worker", "the program closed the checker's channel; return a reward and nothing else."
+            )
         number = -code if code < 0 else code - 128 if code > 128 else 0
         if stage == "start":
             return CandidateRefused("worker", f"the checker ended with code {code} before it read the program.")

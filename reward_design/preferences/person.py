@@ -26,6 +26,8 @@ from reward_design.preferences.teachers import Answer
 
 ANSWERS = {"first": 1.0, "second": 0.0, "equal": 0.5, "skip": None}
 """What a person can say, and the preference it stands for."""
+MAX_WORDS = 500
+"""Characters that are kept of what is said about a clip."""
 
 
 class Question(NamedTuple):
@@ -44,12 +46,13 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Given:
-    """An answer: clips ``first`` and ``second``, what was said, and after how many seconds."""
+    """An answer: clips ``first`` and ``second``, which is better, after how many seconds, and words about each clip."""
 
     first: int
     second: int
     answer: str
     seconds: float
+    words: tuple[str, str] = ("", "")
 
 
 class Questionnaire:
@@ -98,24 +101,26 @@ class Questionnaire:
             number = len(self.given)
             return self.questions[number] if number < len(self.questions) else None
 
-    def give(self, number: int, answer: str) -> None:
+    def give(self, number: int, answer: str, words: Sequence[str] = ("", "")) -> None:
         """Record an answer to the present question; one to any other (a second click) changes nothing.
 
         Args:
             number: of the question.
             answer: ``"first"``, ``"second"``, ``"equal"``, or ``"skip"`` for one that cannot be answered.
+            words: about the first and the second clip; spaces and line ends become one space.
 
         Raises:
             ValueError: for something else.
         """
         if answer not in ANSWERS:
             raise ValueError(f"an answer must be one of {', '.join(ANSWERS)}, got {answer!r}.")
+        one, two = (" ".join(text.split())[:MAX_WORDS] for text in words)
         with self._lock:
             if number != len(self.given) or number >= len(self.questions):
                 return
             _, first, second = self.questions[number]
             now = time.monotonic()
-            self._append(Given(first, second, answer, round(now - self._since, 2)))
+            self._append(Given(first, second, answer, round(now - self._since, 2), (one, two)))
             self._since = now
             self._check_done()
 
@@ -146,7 +151,7 @@ class Questionnaire:
         head, *lines = [json.loads(line) for line in self.out.read_text().splitlines()] or [{}]
         if head.get("clips") != self._mark:
             raise ValueError(f"{self.out} holds answers about other clips or questions; give another file.")
-        return [Given(**line) for line in lines]
+        return [Given(**{**line, "words": tuple(line.get("words", ("", "")))}) for line in lines]
 
     def _check_done(self) -> None:
         if len(self.given) == len(self.questions):

@@ -17,7 +17,7 @@ from reward_design.preferences.person import Given, Questionnaire
 FILES = {"": "index.html", "page.js": "page.js", "page.css": "page.css"}
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css"}
 POLICY = "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'"
-MAX_BODY = 1000
+MAX_BODY = 16_000
 """Bytes of an answer."""
 
 
@@ -33,6 +33,7 @@ class PreferencePage:
         title: the question, in words.
         fps: of the clips.
         open_browser: whether to show the page at once.
+        words: whether to ask for words about each clip as well; nobody has to give any.
 
     Attributes:
         url: where the page is.
@@ -54,8 +55,9 @@ class PreferencePage:
         title: str = "Which is better?",
         fps: float | int = 12.0,
         open_browser: bool = False,
+        words: bool = False,
     ) -> None:
-        self.questionnaire, self.title, self.fps = questionnaire, title, fps
+        self.questionnaire, self.title, self.fps, self.words = questionnaire, title, fps, words
         self.word = secrets.token_urlsafe(12)
         self._server = _Server(("127.0.0.1", port), self)
         self.port = self._server.server_address[1]
@@ -84,7 +86,8 @@ class PreferencePage:
         question = self.questionnaire.question()
         pair = {} if question is None else question._asdict()
         total = len(self.questionnaire.questions)
-        return {"title": self.title, "answered": len(self.questionnaire.given), "total": total, **pair}
+        head = {"title": self.title, "words": self.words, "answered": len(self.questionnaire.given), "total": total}
+        return {**head, **pair}
 
     def _clip(self, index: int) -> bytes:
         return animation(self.questionnaire.clips[index].frames, fps=self.fps)
@@ -124,7 +127,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def do_POST(self) -> None:
-        """An answer ``{"number": 3, "answer": "first"}``, or ``{"answer": "back"}``; the reply is the next question."""
+        """An answer ``{"number": 3, "answer": "first"}``, or ``{"answer": "back"}``; the reply is the next question.
+
+        ``{"words": ["about the first", "about the second"]}`` may come with an answer.
+        """
         path = self._path()
         if path is None:
             return
@@ -140,8 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             if said["answer"] == "back":
                 questionnaire.take_back()
             else:
-                questionnaire.give(int(said["number"]), said["answer"])
-        except (ValueError, KeyError, TypeError):
+                one, two = said.get("words", ("", "")) if self.server.page.words else ("", "")
+                questionnaire.give(int(said["number"]), said["answer"], (one, two))
+        except (ValueError, KeyError, TypeError, AttributeError):
             self.send_error(HTTPStatus.BAD_REQUEST)
             return
         self._send_status()

@@ -39,10 +39,22 @@ def with_call_of_library(obs):
 
 def calling(target):
     """The harmless program with the target of its custom call exchanged in the exported module itself."""
+    return edited(lambda text: text.replace("@shape_assertion", f"@{target}"))
+
+
+def nesting():
+    """The harmless program with a second program inside, whose functions could stand for those of the first."""
+    inner = "module @inner { func.func @f(%x: tensor<f32>) -> tensor<f32> { return %x : tensor<f32> } }"
+    return edited(lambda text: text.replace("  func.func public @main", f"  {inner}\n  func.func public @main", 1))
+
+
+def edited(change):
+    """The harmless program with a change of its text."""
     avals = [jax.ShapeDtypeStruct((LANES, 4), "float32"), jax.ShapeDtypeStruct((LANES, 4), "float32")]
     made = export.export(jax.jit(lambda x, y: (x.sum(axis=1) + y[:, 0],)), platforms=("cpu",))(*avals)
     with mlir.make_ir_context():
-        text = made.mlir_module().replace("@shape_assertion", f"@{target}")
+        text = change(made.mlir_module())
+        assert text != made.mlir_module()
         module = mlir.module_to_bytecode(mlir.ir.Module.parse(text))
     version = made.mlir_module_serialized[:64].split(b"StableHLO_v")[1].split(b"\x00")[0].decode()
     changed = jax.extend.mlir.serialize_portable_artifact(module, version)
@@ -62,6 +74,42 @@ def with_counter_that_stands(obs):
         return carry[0] + 0, carry[1] * 0.5
 
     return (jax.lax.while_loop(lambda c: c[0] < 5, body, (0, obs))[1][:, 0],)
+
+
+def with_counter_that_overflows(kind, stride):
+    """``while i < largest: i += stride``: two rounds by division, none of them the last."""
+    last = np.iinfo(kind).max
+
+    def fn(obs):
+        body = lambda c: (c[0] + jnp.asarray(stride, kind), c[1] * 0.5)  # noqa: E731
+        return (jax.lax.while_loop(lambda c: c[0] < last, body, (jnp.zeros((), kind), obs))[1][:, 0],)
+
+    return opaque(fn)
+
+
+def with_wide_windows(obs):
+    wide = jnp.broadcast_to(obs[:, :1], (obs.shape[0], 60_000))
+    return (jax.lax.reduce_window(wide, 0.0, jax.lax.add, (1, 60_000), (1, 1), "SAME")[:, 0],)
+
+
+def with_large_products(obs):
+    square = obs[:, :1, None] * jnp.ones((1, 256, 256))
+    return (jax.lax.fori_loop(0, 20, lambda i, m: m @ square, square)[:, 0, 0],)
+
+
+def with_much_in_a_reduction(obs):
+    def pair(a, b):
+        for _ in range(1000):
+            a = a * 0.5 + b
+        return a
+
+    wide = jnp.broadcast_to(obs[:, :1], (obs.shape[0], 60_000))
+    return (jax.lax.reduce(wide, np.float32(0), pair, (1,)),)
+
+
+def elsewhere(fn):
+    """Harmless here, ``fn`` on another platform."""
+    return lambda obs: jax.lax.platform_dependent(obs, cpu=total, cuda=fn)
 
 
 def with_large_array(obs):
@@ -115,6 +163,15 @@ FORGED = {
     "endless loop": functools.partial(forged, opaque(with_endless_loop)),
     "many rounds": functools.partial(forged, opaque(with_many_rounds)),
     "standing counter": functools.partial(forged, opaque(with_counter_that_stands)),
+    "overflow of int8": functools.partial(forged, with_counter_that_overflows("int8", 2)),
+    "overflow of int32": functools.partial(forged, with_counter_that_overflows("int32", 2**30)),
+    "overflow of uint8": functools.partial(forged, with_counter_that_overflows("uint8", 100)),
+    "wide windows": functools.partial(forged, opaque(with_wide_windows)),
+    "large products": functools.partial(forged, opaque(with_large_products)),
+    "work in a reduction": functools.partial(forged, opaque(with_much_in_a_reduction)),
+    "endless elsewhere": functools.partial(forged, opaque(elsewhere(with_endless_loop))),
+    "large elsewhere": functools.partial(forged, opaque(elsewhere(with_large_array))),
+    "nested program": nesting,
     "large array": functools.partial(forged, with_large_array),
     "much work": functools.partial(forged, with_much_work),
     "random numbers": functools.partial(forged, with_random_numbers),

@@ -266,6 +266,12 @@ LINTED = {
         "j = jax\n" + pays("j.devices()"),
         "n = jnp\n" + pays("n.load('x')"),
     ],
+    "texts as code": [
+        first("import typing\ndef f(x: 'open(1)'):\n    return x\ntypes = typing.get_type_hints(f)"),
+        "import typing as t\n" + pays("t.get_type_hints(jnp.sum)"),
+        "from typing import get_type_hints\n" + pays("0.0"),
+        "from typing import ForwardRef\n" + pays("0.0"),
+    ],
     "randomness and time": [
         pays("jax.random.normal(jax.random.key(0))"),
         "import random\n" + pays("random.random()"),

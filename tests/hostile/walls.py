@@ -57,6 +57,13 @@ WALLS = {
         (first("import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0"), ("load",)),
         (first("import ctypes\nassert ctypes.CDLL(None).syscall(425, 1, 0) >= 0"), ("load",)),
         (first("import ctypes\nassert ctypes.CDLL(None).syscall(317, 0, 0, 0) == 0"), ("load",)),
+        (first("import fcntl\nfcntl.fcntl(3, fcntl.F_SETOWN, 1)"), ("load",)),
+        (first("import fcntl\nfcntl.fcntl(3, 10, 9)"), ("load",)),
+        (first("import fcntl, struct\nfcntl.fcntl(3, 15, struct.pack('ii', 1, 1))"), ("load",)),
+        (first(OS + "os.sched_setaffinity(os.getppid() or 1, {{0}})"), ("load",)),
+        (first(OS + "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))"), ("load",)),
+        (first("import ctypes\nassert ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0"), ("load",)),
+        (first("import ctypes\nassert ctypes.CDLL(None, use_errno=True).syscall(470) == 0"), ("load",)),
     ],
     "endings": [
         (first(OS + "os._exit(0)"), ("worker",)),
@@ -126,6 +133,25 @@ WALLS = {
             + "import sys\nsys.modules['reward_design.llm.trials'].tried = lambda *a: dict(remainder=False, "
             "range=[0, 0])\nreward = (lambda old: lambda obs: jnp.linalg.cholesky(jnp.eye(4))[0, 0] + old(obs, 0, obs))(reward)\n",
             ("verify", "worker", "load"),
+        ),
+    ],
+    "silence": [
+        (first(OS + "import time\nos.closerange(3, 64)\ntime.sleep(1000)"), ("worker",)),
+        (
+            first(
+                OS + "import json, struct\nm = json.dumps(dict(program='AAAA', used=['obs'], terms=[], memory=[], "
+                "remainder=False, range=[10**400, 0])).encode()\nfor fd in range(3, 64):\n"
+                "    try: os.write(fd, struct.pack('>I', len(m)) + m)\n    except OSError: pass\nos._exit(0)"
+            ),
+            ("worker",),
+        ),
+        (
+            first(
+                OS + "import json, struct\nm = json.dumps(dict(stage=['load'], reason=[[[7]]])).encode()\n"
+                "for fd in range(3, 64):\n    try: os.write(fd, struct.pack('>I', len(m)) + m)\n"
+                "    except OSError: pass\nos._exit(0)"
+            ),
+            ("worker",),
         ),
     ],
     "randomness": [

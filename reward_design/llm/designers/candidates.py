@@ -100,6 +100,7 @@ class Candidate:
         audit: the verdict in a sentence, or why there is none.
         accuracy: of CARD's gate, or None.
         rating: Elo of the judgements of pairs, or None where nobody judged.
+        feedback: what a person said about it in words, in order.
     """
 
     id: str
@@ -116,6 +117,7 @@ class Candidate:
     audit: str = ""
     accuracy: float | None = None
     rating: float | None = None
+    feedback: tuple[str, ...] = ()
 
     @property
     def fitness(self) -> Fitness:
@@ -150,7 +152,7 @@ def candidate_from(record: Mapping[str, Any]) -> Candidate:
         True
     """
     known = {name: record[name] for name in Candidate.__dataclass_fields__ if name in record}
-    for name in ("parents", "remarks"):
+    for name in ("parents", "remarks", "feedback"):
         known[name] = tuple(known.get(name) or ())
     if known.get("refusal"):
         known["refusal"] = Refusal(**known["refusal"])

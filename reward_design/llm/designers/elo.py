@@ -23,11 +23,13 @@ class Comparison(NamedTuple):
         first: id of one.
         second: id of the other.
         score: 1 if the first is better, 0 if the second is, ½ if neither.
+        words: what was said about the first and about the second, for the model that improves on them.
     """
 
     first: str
     second: str
     score: float | int
+    words: tuple[str, str] = ("", "")
 
 
 def expected(first: float | int, second: float | int) -> float:
@@ -69,7 +71,7 @@ def elo(
     if factor <= 0:
         raise ValueError(f"factor must be above 0, got {factor}.")
     ratings = dict.fromkeys(ids, START)
-    for first, second, score in comparisons:
+    for first, second, score, *_ in comparisons:
         if first == second or not 0 <= score <= 1:
             raise ValueError(f"expected two candidates and a score in [0, 1], got {first!r}, {second!r} and {score}.")
         one, two = ratings.setdefault(first, START), ratings.setdefault(second, START)

@@ -25,6 +25,8 @@ LENGTH = 60
 class Person:
     """A judge who watches pairs of candidates: one is preferred most often (ICPL), or all get ratings (REvolve).
 
+    For ratings the page also has room for words about each clip; the model reads those about the parents of a child.
+
     Films are made right after training and kept in ``clips``, answers in ``judge-<round>.jsonl`` or, for ratings,
     ``pairs-<round>-<candidates>.jsonl``: a restart goes on with the questions that are left.
 
@@ -52,20 +54,20 @@ class Person:
 
     def __call__(self, session: Session, number: int, candidates: list[Candidate]) -> tuple[str, str] | None:
         """The best and the worst of a round, None if nothing was preferred."""
-        return best_and_worst(candidates, self._asked(session, number, candidates, f"judge-{number}.jsonl"))
+        return best_and_worst(candidates, self._asked(session, number, candidates, f"judge-{number}.jsonl", False))
 
     def compare(self, session: Session, number: int, candidates: list[Candidate]) -> list[Comparison]:
         """What was said about pairs of candidates, in order; questions that were skipped are left out."""
         name = f"pairs-{number}-{digest([c.id for c in candidates])[:8]}.jsonl"
-        return comparisons(candidates, self._asked(session, number, candidates, name))
+        return comparisons(candidates, self._asked(session, number, candidates, name, True))
 
-    def _asked(self, session: Session, number: int, candidates: list[Candidate], name: str) -> list[Given]:
+    def _asked(self, session: Session, number: int, candidates: list[Candidate], name: str, words: bool) -> list[Given]:
         clips = [Clip((), _frames(session, candidate)) for candidate in candidates]  # type: ignore[arg-type]
         pairs = len(clips) * (len(clips) - 1) // 2
         num = min(pairs, self.num_questions or pairs)
         questions = Questionnaire(clips, num_questions=num, out=session.folder / name, seed=session.seed)
         title = f"Round {number}: which one does better? {session.task.description}"
-        with PreferencePage(questions, title=title, open_browser=self.open_browser) as page:
+        with PreferencePage(questions, title=title, open_browser=self.open_browser, words=words) as page:
             if self.console is not None:
                 self.console.print(f"Choose on {page.url}", highlight=False, markup=False, soft_wrap=True)
             self.wait(page)
@@ -95,10 +97,10 @@ def comparisons(candidates: Sequence[Candidate], given: Sequence[Given]) -> list
     Example:
         >>> two = [Candidate(f"0.{i}", "", "terms", 0) for i in range(2)]
         >>> comparisons(two, [Given(1, 0, "first", 1.0), Given(0, 1, "skip", 1.0)])
-        [Comparison(first='0.1', second='0.0', score=1.0)]
+        [Comparison(first='0.1', second='0.0', score=1.0, words=('', ''))]
     """
     said = [(g, ANSWERS[g.answer]) for g in given]
-    return [Comparison(candidates[g.first].id, candidates[g.second].id, v) for g, v in said if v is not None]
+    return [Comparison(candidates[g.first].id, candidates[g.second].id, v, g.words) for g, v in said if v is not None]
 
 
 def best_and_worst(candidates: Sequence[Candidate], given: Sequence[Given]) -> tuple[str, str] | None:

@@ -86,7 +86,8 @@ def _rated(session: Session, number: int, trained: list[Candidate]) -> dict[str,
     said = [Comparison(*pair) for some in pairs for pair in some if session.candidates.keys() >= set(pair[:2])]
     ratings = elo(said, [c.id for c in (*earlier, *trained)])
     for name, rating in ratings.items():
-        session.update(session.candidates[name].with_(rating=round(rating, 2)))
+        words = [text for one in said for who, text in zip(one[:2], one.words) if who == name and text]
+        session.update(session.candidates[name].with_(rating=round(rating, 2), feedback=tuple(words)))
     return unit(ratings)
 
 

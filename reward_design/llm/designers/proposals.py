@@ -101,7 +101,10 @@ def card(session: Session, number: int, draw: int) -> Prompt:
 
 
 def revolve(session: Session, number: int, draw: int) -> Prompt:
-    """REvolve: crossover of two parents or mutation of one, from an island drawn for this child."""
+    """REvolve: crossover of two parents or mutation of one, from an island drawn for this child.
+
+    Beside the traces of the parents stands what a person said about them in words, where one did.
+    """
     islands: Islands | None = session.memory
     if islands is None:
         return Prompt(tuple(session.opening()), "task")
@@ -109,7 +112,7 @@ def revolve(session: Session, number: int, draw: int) -> Prompt:
     parents = [session.candidates[name] for name in ids]
     if not parents:
         return Prompt(tuple(session.opening()), "task")
-    shown = [{"source": p.source.strip(), "table": _table(p)} for p in parents]
+    shown = [{"source": p.source.strip(), "table": _table(p), "feedback": p.feedback} for p in parents]
     crossed = len(parents) == 2
     values: dict[str, Any] = {"parents": shown} if crossed else {"parent": shown[0]}
     name = "crossover" if crossed else "mutation"

@@ -2,6 +2,7 @@
 
 const KEYS = { ArrowLeft: "first", ArrowRight: "second", "=": "equal", s: "skip", r: "replay", b: "back" };
 const part = (id) => document.getElementById(id);
+const boxes = ["first", "second"].map((side) => part(`words-${side}`));
 let shown = null;
 let busy = true;
 let plays = 0;
@@ -25,6 +26,10 @@ function show(state) {
   for (const button of document.querySelectorAll("button")) {
     button.disabled = button.dataset.answer === "back" ? state.answered === 0 : over;
   }
+  for (const box of boxes) {
+    box.hidden = !state.words;
+    if (shown === null || over || shown.number !== state.number) box.value = "";
+  }
   shown = over ? null : state;
   busy = false;
   if (!over) play();
@@ -46,7 +51,8 @@ async function ask(path, options) {
 function say(answer) {
   if (busy || (shown === null && answer !== "back")) return;
   if (answer === "replay") return play();
-  const body = JSON.stringify({ number: shown === null ? -1 : shown.number, answer });
+  const words = boxes.map((box) => box.value);
+  const body = JSON.stringify({ number: shown === null ? -1 : shown.number, answer, words });
   ask("answer", { method: "POST", headers: { "Content-Type": "application/json" }, body });
 }
 
@@ -55,7 +61,7 @@ document.addEventListener("click", (event) => {
   if (button && !button.disabled) say(button.dataset.answer);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key in KEYS && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey) {
+  if (event.target.tagName !== "TEXTAREA" && event.key in KEYS && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
     say(KEYS[event.key]);
   }
