@@ -1,8 +1,11 @@
 """Hostile and broken programs: every one ends in a named refusal, and the trainer stays as it was."""
 
+import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +257,41 @@ def test_too_little_isolation_is_refused_before_the_program_runs(tmp_path):
         )  # fmt: skip
     assert refused.value.stage == "isolation"
     assert not (tmp_path / "loot").exists()
+
+
+ORPHAN = """
+import sys
+from reward_design.llm.supervisor import Worker
+worker = Worker(time_limit=300.0, skip=("dies_with_parent", *sys.argv[1:])).__enter__()
+worker.start()
+print(worker.process.pid, flush=True)
+worker.ask({"source": "while True: pass", "specs": {}}, 300.0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("skip", [(), ("namespaces",)], ids=["in namespaces", "without"])
+def test_a_reader_whose_trainer_was_killed_ends_in_the_middle_of_its_work(skip):
+    trainer = subprocess.Popen([sys.executable, "-c", ORPHAN, *skip], stdout=subprocess.PIPE, text=True)
+    group = int(trainer.stdout.readline())
+    time.sleep(1.0)
+    assert alive(group)
+    trainer.kill()
+    trainer.communicate()
+    deadline = time.monotonic() + 30.0
+    while alive(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(group)
+
+
+def alive(group):
+    """Processes of a group, without those that have ended and wait for somebody to ask how."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, own = file.read_text().rsplit(")", 1)[1].split()[:3]
+            found += [file.parent.name] if int(own) == group and state not in "ZX" else []
+    return found
 
 
 def test_less_isolation_can_be_accepted():

@@ -13,6 +13,8 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,6 +23,8 @@ from reward_design.llm import kernel
 
 NULL_FD = -1
 """An open /dev/null, once :func:`enter` was called."""
+PARENT_EVERY = 1.0
+"""Seconds between two looks at whether the process that started this one is still there, where no signal tells."""
 
 
 class Isolation(enum.IntEnum):
@@ -57,14 +61,17 @@ def enter(limits: Mapping[str, Any]) -> None:
     """
     global NULL_FD
     NULL_FD = os.open(os.devnull, os.O_RDWR)
+    skip, parent = limits["skip"], os.getppid()
     if not sys.platform.startswith("linux"):
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         return
-    skip = limits["skip"]
     _try("no_new_privileges", kernel.no_new_privileges, skip)
     _try("dies_with_parent", kernel.die_with_parent, skip)
     if "namespaces" not in skip and _single_threaded() and _try("namespaces", kernel.enter_namespaces, skip):
-        _become_first_process()
+        _become_first_process(parent)
         _try("read_only_mounts", kernel.make_mounts_read_only, skip)
+    elif "dies_with_parent" in skip:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _try("landlock", lambda: kernel.landlock(limits["readable"]), skip)
 
 
@@ -143,8 +150,8 @@ def _single_threaded() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def _become_first_process() -> None:
-    """Go on as the first process of the new process namespace; this one waits, buries it and ends."""
+def _become_first_process(parent: int) -> None:
+    """Go on as the first process of the new process namespace; this one buries it, or ends it with ``parent``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         child = os.fork()
@@ -155,8 +162,20 @@ def _become_first_process() -> None:
     for fd in (0, 1, 2):
         os.dup2(NULL_FD, fd)
     os.closerange(3, 64)
-    _, status = os.waitpid(child, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    ended = 0
+    while not ended:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended and signal.sigtimedwait({signal.SIGCHLD}, PARENT_EVERY) is None and os.getppid() != parent:
+            os.kill(child, signal.SIGKILL)
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def _end_with(parent: int) -> None:
+    """End this process once the one that started it has."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY)
+    os._exit(1)
 
 
 def _limit_resources(limits: Mapping[str, Any]) -> None:

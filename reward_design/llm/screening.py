@@ -70,7 +70,7 @@ def _running() -> Worker:
         close()
     if _reader is None:
         # Linux signals the death of the thread that started a process, and this process outlives threads; it ends when
-        # its pipe closes.
+        # its pipe closes, or when it sees that it has another parent.
         _reader = Worker(time_limit=_LIFETIME, skip=("dies_with_parent",)).__enter__()
     return _reader
 
