@@ -12,15 +12,17 @@ played by the mode of its policy, and two runs by the ranking that HERON was giv
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import heron_host
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from gymnasium import spaces
+from heron_rankings import RANKINGS, factors_of, first_episodes
 from host_learning import append, read
 
 import reward_design as rd
@@ -30,49 +32,17 @@ from reward_design.experiments.budgets import settings
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.ranked import win_rate
 from reward_design.preferences import (
-    Factor,
-    PreferenceConfig,
     factor_sum,
     heron,
     preference_reward,
     space_inputs,
     synthetic_teacher,
-    task_factors,
 )
-from reward_design.preferences.factors import aggregate, quantities, spread
+from reward_design.preferences.factors import spread
 
 EPISODES = 32
-NUM_CANDIDATES, TUNING_SEEDS = 8, (1000, 1001, 1002)
-"""Weights tried for the tuned sum, and the seeds on which they are tried."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    """Factors of a task: name, aggregator and margin in deviations over random episodes, best first."""
-
-    factors: tuple[tuple[str, str, float], ...]
-    config: PreferenceConfig
-    total_timesteps: int
-
-
-EVENTS = PreferenceConfig(stratified=True, refresh_every=1024, segment_length=32)
-"""For rankings led by rare events: pairs that those decide count as much as all others together."""
-RANKINGS = {
-    "pendulum": Ranking(
-        (("tilt", "mean", 0.1), ("speed", "mean", 0.2), ("effort", "mean", 0.5)), PreferenceConfig(), 200_000
-    ),
-    "cliff": Ranking((("fell", "sum", 0.0), ("goal_reached", "sum", 0.0), ("distance", "mean", 0.1)), EVENTS, 120_000),
-    "key_door": Ranking(
-        (
-            ("goal_reached", "sum", 0.0),
-            ("door_opened", "sum", 0.0),
-            ("key_picked", "sum", 0.0),
-            ("distance", "mean", 0.1),
-        ),
-        EVENTS,
-        120_000,
-    ),
-}
+NUM_CANDIDATES = 8
+"""Weights tried for the tuned sum."""
 DESIGNS = ("heron", "tuned", "powers", "ensemble", "bt_on_truth", "truth")
 
 
@@ -85,6 +55,7 @@ class Args:
         designs: what to train.
         seeds: runs of each design on each task.
         first_seed: of the runs; 1000 and above for choosing settings.
+        steps: environment steps in place of those of the task, for a first look; give another ``out`` as well.
         out: records.
         table: print the table of what is there, run nothing.
         picture: draw which level decides to this file, and the accuracy of the model.
@@ -94,16 +65,10 @@ class Args:
     designs: tuple[str, ...] = DESIGNS
     seeds: int = 10
     first_seed: int = 0
+    steps: int | None = None
     out: Path = Path(__file__).with_name("records") / "heron.jsonl"
     table: bool = False
     picture: Path | None = None
-
-
-def factors_of(problem: Task) -> tuple[Factor, ...]:
-    """The ranking of a task."""
-    ranking = RANKINGS[problem.name].factors
-    made = task_factors(problem, [name for name, _, _ in ranking], margins=[margin for _, _, margin in ranking])
-    return tuple(dataclasses.replace(factor, aggregate=rule) for factor, (_, rule, _) in zip(made, ranking))
 
 
 # --- playing ---------------------------------------------------------------------------------------------------------
@@ -114,20 +79,21 @@ Act = Callable[[Any, Any], Any]
 
 def played(problem: Task, act: Act, key: Any) -> tuple[Any, Any]:
     """Factors ``[EPISODES, L]`` and true returns ``[EPISODES]`` of one episode per lane."""
-    env, factors = problem.functional(), factors_of(problem)
+    env = problem.functional()
     reset_key, env_key, act_key = jax.random.split(key, 3)
     lanes = rollout.reset_lanes(env, reset_key, EPISODES, ())
     keys = jax.random.split(act_key, env.horizon)
     _, trajectory, _ = rollout.collect(env, lambda obs, key: (act(obs, key), ()), lanes, env_key, keys, env.horizon)
-    first = jnp.cumsum(trajectory.done, axis=0) - trajectory.done == 0
-    steps = jnp.swapaxes(quantities(factors, trajectory), 0, 1)
-    return aggregate(factors, steps, first.T), jnp.sum(trajectory.reward * first, axis=0)
+    return first_episodes(factors_of(problem), trajectory)
 
 
+@cache
 def random_units(problem: Task) -> np.ndarray:
     """Margins ``[L]`` in the units of the factors: deviations over episodes of random actions."""
+    if heron_host.is_host(problem):
+        values = heron_host.random_values(problem, jax.random.key(999))
+        return np.asarray(spread(values, jnp.ones(len(values), bool)))
     env = problem.functional()
-
     space: Any = env.action_space
 
     def act(obs: Any, key: Any) -> Any:
@@ -146,10 +112,13 @@ def margins(problem: Task) -> np.ndarray:
     return np.array([factor.margin for factor in factors_of(problem)]) * random_units(problem)
 
 
-@partial(jax.jit, static_argnames=("problem",))
 def judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     """Mean factors ``[N, L]`` and true returns ``[N]`` of runs."""
+    return (heron_host.judged if heron_host.is_host(problem) else _judged)(problem, config, states, keys)
 
+
+@partial(jax.jit, static_argnames=("problem",))
+def _judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     def one(state: Any, key: Any) -> tuple[Any, Any]:
         act = partial(ppo.act, config, problem.functional(), state, deterministic=True)
         return jax.tree.map(lambda x: x.mean(axis=0), played(problem, act, key))
@@ -157,9 +126,14 @@ def judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any
     return jax.vmap(one)(states, keys)
 
 
-@partial(jax.jit, static_argnames=("problem",))
 def judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     """The same for ensembles: mean action, or most votes, of policies ``[L, N]`` that learned a factor each."""
+    judge = heron_host.judged_ensemble if heron_host.is_host(problem) else _judged_ensemble
+    return judge(problem, config, states, keys)
+
+
+@partial(jax.jit, static_argnames=("problem",))
+def _judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     env = problem.functional()
 
     def one(members: Any, key: Any) -> tuple[Any, Any]:
@@ -181,6 +155,8 @@ def judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple
 
 def trained(problem: Task, config: Any, reward: rd.Reward, seeds: Sequence[int], params: Any = None) -> Any:
     """One run per seed; with ``params [C, ...]`` one per entry and seed, leading axes ``[C, N]``."""
+    if heron_host.is_host(problem):
+        return heron_host.trained(problem, config, reward, seeds, params)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     run = lambda params, key: ppo.train(config, problem, reward, key, reward_params=params)  # noqa: E731
     over_seeds = jax.vmap(run, in_axes=(None, 0))
@@ -198,11 +174,11 @@ def weights_as_params(problem: Task, weights: np.ndarray) -> Any:
 
 def tuned_weights(problem: Task, config: Any) -> np.ndarray:
     """Of weights drawn from four decades per deviation, those whose runs win most against the others' by rank."""
-    factors, units = factors_of(problem), random_units(problem)
+    factors, units, seeds = factors_of(problem), random_units(problem), RANKINGS[problem.name].tuning_seeds
     decades = np.random.default_rng(0).uniform(-2, 2, (NUM_CANDIDATES, len(factors)))
     weights = 10**decades / np.where(units > 0, units, 1.0)
-    runs = trained(problem, config, factor_sum(factors), TUNING_SEEDS, weights_as_params(problem, weights))
-    keys = jax.random.split(jax.random.key(998), len(TUNING_SEEDS))
+    runs = trained(problem, config, factor_sum(factors), seeds, weights_as_params(problem, weights))
+    keys = jax.random.split(jax.random.key(998), len(seeds))
     values = [judged(problem, config, jax.tree.map(lambda x: x[c], runs.state), keys)[0] for c in range(len(weights))]  # noqa: B023
     limits = margins(problem)
     wins = [
@@ -228,11 +204,12 @@ def design(name: str, problem: Task, config: Any) -> tuple[rd.Reward, Any]:
     return factor_sum(factors), weights_as_params(problem, np.eye(len(factors)))  # an ensemble: each factor alone
 
 
-def measure(name: str, problem: Task, seeds: Sequence[int]) -> dict[str, Any]:
+def measure(name: str, problem: Task, seeds: Sequence[int], steps: int | None = None) -> dict[str, Any]:
     """Train and judge one design."""
     # weighted sums differ by orders of magnitude, so the agent learns from every design in units of its spread
-    steps = RANKINGS[problem.name].total_timesteps
-    config = settings(ppo.AGENT, problem, total_timesteps=steps, config={"normalise_reward": True})
+    steps = steps or RANKINGS[problem.name].total_timesteps
+    chosen = heron_host.SETTINGS if heron_host.is_host(problem) else {"normalise_reward": True}
+    config = settings(ppo.AGENT, problem, total_timesteps=steps, config=chosen)
     reward, params = design(name, problem, config)
     result = trained(problem, config, reward, seeds, params)
     keys = jax.random.split(jax.random.key(997), len(seeds))
@@ -295,7 +272,7 @@ def main(args: Args) -> None:
             mark = {"task": name, "design": label, "seeds": args.seeds, "first_seed": args.first_seed}
             if any(mark.items() <= record.items() for record in read(args.out)):
                 continue
-            append(args.out, {**mark, **measure(label, task(name), seeds), **provenance()})
+            append(args.out, {**mark, **measure(label, task(name), seeds, args.steps), **provenance()})
             print(f"{name} {label} done", flush=True)
     records = read(args.out)
     if args.picture:
