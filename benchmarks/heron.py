@@ -219,6 +219,7 @@ def measure(name: str, problem: Task, seeds: Sequence[int], steps: int | None = 
         state = result.state if params is None else jax.tree.map(lambda x: x[0], result.state)
         values, returns = judged(problem, config, state, keys)
     record = {"factors": np.asarray(values).tolist(), "true_return": np.asarray(returns).tolist()}
+    record["total_timesteps"] = config.num_updates * config.steps_per_update
     curves = {k: v for k, v in result.metrics.items() if k.startswith("reward/")}
     if curves:
         every = max(1, config.num_updates // 50)

@@ -30,7 +30,7 @@ class Ranking:
 
 EVENTS = PreferenceConfig(stratified=True, refresh_every=1024, segment_length=32)
 """For rankings led by rare events: pairs that those decide count as much as all others together."""
-MUJOCO_STEPS, MUJOCO_TUNING = 100_000, (1000, 1001)
+MUJOCO_STEPS, MUJOCO_TUNING = 48_000, (1000, 1001)
 """Runs on MuJoCo go one after another, so they are shorter and weights are tried on two seeds."""
 RANKINGS = {
     "pendulum": Ranking(
