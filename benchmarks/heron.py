@@ -5,12 +5,14 @@
     python benchmarks/heron.py --table                             # only the table
     python benchmarks/heron.py --picture levels.png                # which level decides, over training
 
-Per task and design one line of JSON with all seeds goes to ``--out``; what is there is not repeated. Settings and tuned
-weights come from seeds from 1000 on, reports from seeds 0, 1, 2, ... A run is judged by its factors in 32 episodes
-played by the mode of its policy, and two runs by the ranking that HERON was given, margins included.
+Per task and design one line of JSON with all seeds goes to ``--out`` (on MuJoCo, where runs go one after another, one
+line per seed); what is there is not repeated. Settings and tuned weights come from seeds from 1000 on, reports from
+seeds 0, 1, 2, ... A run is judged by its factors in 32 episodes (MuJoCo: 8) played by the mode of its policy, and two
+runs by the ranking that HERON was given, margins included.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -177,7 +179,7 @@ def tuned_weights(problem: Task, config: Any) -> np.ndarray:
     factors, units, seeds = factors_of(problem), random_units(problem), RANKINGS[problem.name].tuning_seeds
     decades = np.random.default_rng(0).uniform(-2, 2, (NUM_CANDIDATES, len(factors)))
     weights = 10**decades / np.where(units > 0, units, 1.0)
-    runs = trained(problem, config, factor_sum(factors), seeds, weights_as_params(problem, weights))
+    runs = trained(problem, config, reward_of("tuned", problem), seeds, weights_as_params(problem, weights))
     keys = jax.random.split(jax.random.key(998), len(seeds))
     values = [judged(problem, config, jax.tree.map(lambda x: x[c], runs.state), keys)[0] for c in range(len(weights))]  # noqa: B023
     limits = margins(problem)
@@ -187,56 +189,73 @@ def tuned_weights(problem: Task, config: Any) -> np.ndarray:
     return weights[int(np.argmax(wins))]
 
 
-def design(name: str, problem: Task, config: Any) -> tuple[rd.Reward, Any]:
-    """Reward and params of a design."""
+@cache
+def reward_of(name: str, problem: Task) -> rd.Reward:
+    """Reward of a design; always the same, so that nothing compiles twice."""
     factors = factors_of(problem)
     shared = {"inputs": space_inputs(problem), "gamma": problem.gamma, "config": RANKINGS[problem.name].config}
     if name == "heron":
-        return heron(factors, **shared), None
+        return heron(factors, **shared)
     if name == "bt_on_truth":
-        return preference_reward(synthetic_teacher(), **shared), None
-    if name == "truth":
-        return rd.environment_reward(), None
-    if name == "powers":
-        return factor_sum(factors), None
-    if name == "tuned":
-        return factor_sum(factors), weights_as_params(problem, tuned_weights(problem, config)[None])
-    return factor_sum(factors), weights_as_params(problem, np.eye(len(factors)))  # an ensemble: each factor alone
+        return preference_reward(synthetic_teacher(), **shared)
+    return rd.environment_reward() if name == "truth" else factor_sum(factors)
 
 
-def measure(name: str, problem: Task, seeds: Sequence[int], steps: int | None = None) -> dict[str, Any]:
-    """Train and judge one design."""
-    # weighted sums differ by orders of magnitude, so the agent learns from every design in units of its spread
-    steps = steps or RANKINGS[problem.name].total_timesteps
+def config_of(problem: Task, steps: int | None) -> ppo.Config:
+    """Settings of PPO; weighted sums differ by orders of magnitude, so it learns in units of the reward's spread."""
     chosen = heron_host.SETTINGS if heron_host.is_host(problem) else {"normalise_reward": True}
-    config = settings(ppo.AGENT, problem, total_timesteps=steps, config=chosen)
-    reward, params = design(name, problem, config)
-    result = trained(problem, config, reward, seeds, params)
+    steps = steps or RANKINGS[problem.name].total_timesteps
+    return settings(ppo.AGENT, problem, total_timesteps=steps, config=chosen)
+
+
+def measure(
+    name: str, problem: Task, seeds: Sequence[int], config: ppo.Config, known: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Train and judge one design; weights that a record of as many steps knows are not tuned again."""
+    record: dict[str, Any] = {"total_timesteps": config.num_updates * config.steps_per_update}
+    params = None
+    if name == "tuned":
+        same = {"task": problem.name, "design": name, **record}
+        found = next((list(r["weights"].values()) for r in known if same.items() <= r.items()), None)
+        params = weights_as_params(problem, np.array([tuned_weights(problem, config) if found is None else found]))
+        record["weights"] = {k: float(v[0]) for k, v in params["weights"].items()}
+    elif name == "ensemble":
+        params = weights_as_params(problem, np.eye(len(factors_of(problem))))  # each factor alone
+    result = trained(problem, config, reward_of(name, problem), seeds, params)
     keys = jax.random.split(jax.random.key(997), len(seeds))
     if name == "ensemble":
         values, returns = judged_ensemble(problem, config, result.state, keys)
     else:
         state = result.state if params is None else jax.tree.map(lambda x: x[0], result.state)
         values, returns = judged(problem, config, state, keys)
-    record = {"factors": np.asarray(values).tolist(), "true_return": np.asarray(returns).tolist()}
-    record["total_timesteps"] = config.num_updates * config.steps_per_update
+    record |= {"factors": np.asarray(values).tolist(), "true_return": np.asarray(returns).tolist()}
     curves = {k: v for k, v in result.metrics.items() if k.startswith("reward/")}
     if curves:
         every = max(1, config.num_updates // 50)
         record["steps"] = (np.arange(config.num_updates)[::every] * config.steps_per_update).tolist()
         record |= {k: np.asarray(v)[:, ::every].mean(axis=0).round(4).tolist() for k, v in curves.items()}
-    if name == "tuned" and params is not None:
-        record["weights"] = {k: float(v[0]) for k, v in params["weights"].items()}
     return record
 
 
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
+def reported(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Records of a task's reported seeds by design; those of single seeds become one."""
+    found: dict[str, dict[str, Any]] = {}
+    ours = [r for r in records if r["task"] == name and r["first_seed"] < 1000]
+    for label in dict.fromkeys(record["design"] for record in ours):
+        parts = sorted((r for r in ours if r["design"] == label), key=lambda r: r["first_seed"])
+        joined = {k: [row for part in parts for row in part[k]] for k in ("factors", "true_return")}
+        curves = {k: np.mean([part[k] for part in parts], axis=0) for k in parts[0] if k.startswith("reward/")}
+        found[label] = {**parts[0], **joined, **curves}
+    return found
+
+
 def table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     """Mean factors of each design, and how often HERON wins against it."""
     for name in names:
-        found = {r["design"]: r for r in records if r["task"] == name and r["first_seed"] == 0}
+        found = reported(records, name)
         if "heron" not in found:
             continue
         problem = task(name)
@@ -246,7 +265,8 @@ def table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
             means = ", ".join(f"{f.name} {f.sign * v:.3f}" for f, v in zip(factors, np.mean(record["factors"], axis=0)))
             won = win_rate(found["heron"]["factors"], record["factors"], margins=limits)
             against = "" if label == "heron" else f"; heron wins {won.value:.2f} [{won.low:.2f}, {won.high:.2f}]"
-            print(f"  {label:12} return {np.mean(record['true_return']):9.2f}; {means}{against}")
+            runs = len(record["factors"])
+            print(f"  {label:12} {runs:2} runs, return {np.mean(record['true_return']):9.2f}; {means}{against}")
 
 
 def draw(records: Sequence[dict[str, Any]], names: Sequence[str], file: Path) -> None:
@@ -255,7 +275,7 @@ def draw(records: Sequence[dict[str, Any]], names: Sequence[str], file: Path) ->
 
     from reward_design.experiments.preference_plots import deciding_levels
 
-    found = [r for r in records if r["design"] == "heron" and r["task"] in names and r["first_seed"] == 0]
+    found = [own["heron"] for own in (reported(records, name) for name in names) if "heron" in own]
     figure, axes = plt.subplots(1, len(found), figsize=(4.5 * len(found), 3.5), layout="constrained", squeeze=False)
     for record, ax in zip(found, axes[0]):
         names = [name for name, _, _ in RANKINGS[record["task"]].factors]
@@ -269,12 +289,16 @@ def main(args: Args) -> None:
     args.out.parent.mkdir(exist_ok=True)
     seeds = tuple(range(args.first_seed, args.first_seed + args.seeds))
     for name in () if args.table or args.picture else args.names:
-        for label in args.designs:
-            mark = {"task": name, "design": label, "seeds": args.seeds, "first_seed": args.first_seed}
-            if any(mark.items() <= record.items() for record in read(args.out)):
+        problem = task(name)
+        config = config_of(problem, args.steps)
+        parts = [(seed,) for seed in seeds] if heron_host.is_host(problem) else [seeds]
+        for label, part in itertools.product(args.designs, parts):
+            mark = {"task": name, "design": label, "seeds": len(part), "first_seed": part[0]}
+            records = read(args.out)
+            if any(mark.items() <= record.items() for record in records):
                 continue
-            append(args.out, {**mark, **measure(label, task(name), seeds, args.steps), **provenance()})
-            print(f"{name} {label} done", flush=True)
+            append(args.out, {**mark, **measure(label, problem, part, config, records), **provenance()})
+            print(f"{name} {label} {part[0]} done", flush=True)
     records = read(args.out)
     if args.picture:
         draw(records, args.names, args.picture)

@@ -71,14 +71,14 @@ def trained(problem: Task, config: Any, reward: rd.Reward, seeds: Sequence[int],
 
 def judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean factors ``[N, L]`` and true returns ``[N]`` of runs."""
-    return _means(problem, [_mode(problem, config, _nth(states, i)) for i in range(len(keys))], keys)
+    return _means(problem, [mode(problem, config, _nth(states, i)) for i in range(len(keys))], keys)
 
 
 def judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple[np.ndarray, np.ndarray]:
     """The same for the mean action of policies ``[L, N]`` that learned a factor each."""
 
     def ensemble(i: int) -> HostPolicy:
-        members = [_mode(problem, config, _nth(_nth(states, level), i)) for level in range(len(factors_of(problem)))]
+        members = [mode(problem, config, _nth(_nth(states, level), i)) for level in range(len(factors_of(problem)))]
         return lambda obs, rng: (np.mean([member(obs, rng)[0] for member in members], axis=0), ())
 
     return _means(problem, [ensemble(i) for i in range(len(keys))], keys)
@@ -89,7 +89,7 @@ def _means(problem: Task, policies: Sequence[Any], keys: Any) -> tuple[np.ndarra
     return np.stack([values.mean(axis=0) for values, _ in runs]), np.array([returns.mean() for _, returns in runs])
 
 
-def _mode(problem: Task, config: Any, state: Any) -> Any:
+def mode(problem: Task, config: Any, state: Any) -> Any:
     assert ppo.AGENT.host_policy is not None
     return ppo.AGENT.host_policy(config, problem.env, state, deterministic=True)
 
