@@ -93,7 +93,7 @@ def played(problem: Task, act: Act, key: Any) -> tuple[Any, Any]:
 def random_units(problem: Task) -> np.ndarray:
     """Margins ``[L]`` in the units of the factors: deviations over episodes of random actions."""
     if heron_host.is_host(problem):
-        values = heron_host.random_values(problem, jax.random.key(999))
+        values = jnp.asarray(heron_host.random_values(problem, jax.random.key(999)))
         return np.asarray(spread(values, jnp.ones(len(values), bool)))
     env = problem.functional()
     space: Any = env.action_space

@@ -35,6 +35,7 @@ def played(
     problem: Task, policy: HostPolicy | RecurrentPolicy, key: Any, num_episodes: int = EPISODES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factors ``[num_episodes, L]`` and true returns ``[num_episodes]`` of one episode per lane."""
+    assert isinstance(problem.env, HostEnv)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     envs = problem.vector(num_episodes)
     try:

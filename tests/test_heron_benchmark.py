@@ -1,5 +1,6 @@
 """HERON's benchmark on the host: play against a plain loop, weights that reach the run, ensembles of equals."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -14,8 +15,7 @@ from reward_design.preferences import factor_sum
 pytest.importorskip("mujoco")
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
-import heron
-import heron_host
+heron, heron_host = map(importlib.import_module, ("heron", "heron_host"))
 
 KEY = jax.random.key(3)
 HOPPER = task("mujoco/Hopper", horizon=40)
@@ -74,3 +74,15 @@ def test_each_candidate_learns_from_its_own_weights_and_ensembles_act_by_the_mea
     alone, _ = heron.judged(HOPPER, SMALL, own, jax.numpy.stack([KEY, KEY]))
     assert not np.allclose(alone[0], values[0], rtol=1e-3)
     assert not np.allclose(alone[0], alone[1], rtol=1e-3)
+
+
+def test_records_of_single_seeds_are_one_report_without_the_seeds_of_tuning():
+    def record(seed, value):
+        own = {"factors": [[value]], "true_return": [value], "reward/accuracy": [value]}
+        return {"task": "mujoco/Hopper", "design": "heron", "first_seed": seed, **own}
+
+    records = [record(1, 4.0), record(1000, 9.0), record(0, 2.0), {**record(0, 7.0), "task": "mujoco/Ant"}]
+    found = heron.reported(records, "mujoco/Hopper")["heron"]
+    assert found["factors"] == [[2.0], [4.0]]
+    assert found["true_return"] == [2.0, 4.0]
+    assert found["reward/accuracy"] == pytest.approx([3.0])
