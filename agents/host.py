@@ -96,6 +96,7 @@ def train_host_seeds(
     reward: Reward,
     keys: Any,
     *,
+    reward_params: Any = None,
     on_update: Callable[[float, int, Mapping[str, Any]], None] | None = None,
 ) -> base.TrainResult:
     """Train one run per key on a task of the host, one after another.
@@ -106,6 +107,7 @@ def train_host_seeds(
         task: a task of a :class:`~reward_design.envs.host.HostEnv`.
         reward: the reward to train on.
         keys: ``[num_seeds]`` random keys.
+        reward_params: parameters of the reward, shared by all seeds; by default each seed initialises its own.
         on_update: called with the updates done, as a mean over all seeds, the index of the run and its last metrics.
 
     Returns:
@@ -120,7 +122,9 @@ def train_host_seeds(
                 on_update((seed * config.num_updates + updates) / len(keys), seed, metrics)
 
         try:
-            results.append(train_host(agent, config, envs, reward, keys[i], on_update=tick))
+            results.append(
+                train_host(agent, config, envs, reward, keys[i], reward_params=reward_params, on_update=tick)
+            )
         finally:
             envs.close()
     metrics = {name: np.stack([r.metrics[name] for r in results]) for name in results[0].metrics}

@@ -5,22 +5,26 @@
     python benchmarks/heron.py --table                             # only the table
     python benchmarks/heron.py --picture levels.png                # which level decides, over training
 
-Per task and design one line of JSON with all seeds goes to ``--out``; what is there is not repeated. Settings and tuned
-weights come from seeds from 1000 on, reports from seeds 0, 1, 2, ... A run is judged by its factors in 32 episodes
-played by the mode of its policy, and two runs by the ranking that HERON was given, margins included.
+Per task and design one line of JSON with all seeds goes to ``--out`` (on MuJoCo, where runs go one after another, one
+line per seed); what is there is not repeated. Settings and tuned weights come from seeds from 1000 on, reports from
+seeds 0, 1, 2, ... A run is judged by its factors in 32 episodes (MuJoCo: 8) played by the mode of its policy, and two
+runs by the ranking that HERON was given, margins included.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import heron_host
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from gymnasium import spaces
+from heron_rankings import RANKINGS, factors_of, first_episodes
 from host_learning import append, read
 
 import reward_design as rd
@@ -30,49 +34,17 @@ from reward_design.experiments.budgets import settings
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.ranked import win_rate
 from reward_design.preferences import (
-    Factor,
-    PreferenceConfig,
     factor_sum,
     heron,
     preference_reward,
     space_inputs,
     synthetic_teacher,
-    task_factors,
 )
-from reward_design.preferences.factors import aggregate, quantities, spread
+from reward_design.preferences.factors import spread
 
 EPISODES = 32
-NUM_CANDIDATES, TUNING_SEEDS = 8, (1000, 1001, 1002)
-"""Weights tried for the tuned sum, and the seeds on which they are tried."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-    """Factors of a task: name, aggregator and margin in deviations over random episodes, best first."""
-
-    factors: tuple[tuple[str, str, float], ...]
-    config: PreferenceConfig
-    total_timesteps: int
-
-
-EVENTS = PreferenceConfig(stratified=True, refresh_every=1024, segment_length=32)
-"""For rankings led by rare events: pairs that those decide count as much as all others together."""
-RANKINGS = {
-    "pendulum": Ranking(
-        (("tilt", "mean", 0.1), ("speed", "mean", 0.2), ("effort", "mean", 0.5)), PreferenceConfig(), 200_000
-    ),
-    "cliff": Ranking((("fell", "sum", 0.0), ("goal_reached", "sum", 0.0), ("distance", "mean", 0.1)), EVENTS, 120_000),
-    "key_door": Ranking(
-        (
-            ("goal_reached", "sum", 0.0),
-            ("door_opened", "sum", 0.0),
-            ("key_picked", "sum", 0.0),
-            ("distance", "mean", 0.1),
-        ),
-        EVENTS,
-        120_000,
-    ),
-}
+NUM_CANDIDATES = 8
+"""Weights tried for the tuned sum."""
 DESIGNS = ("heron", "tuned", "powers", "ensemble", "bt_on_truth", "truth")
 
 
@@ -85,6 +57,7 @@ class Args:
         designs: what to train.
         seeds: runs of each design on each task.
         first_seed: of the runs; 1000 and above for choosing settings.
+        steps: environment steps in place of those of the task, for a first look; give another ``out`` as well.
         out: records.
         table: print the table of what is there, run nothing.
         picture: draw which level decides to this file, and the accuracy of the model.
@@ -94,16 +67,10 @@ class Args:
     designs: tuple[str, ...] = DESIGNS
     seeds: int = 10
     first_seed: int = 0
+    steps: int | None = None
     out: Path = Path(__file__).with_name("records") / "heron.jsonl"
     table: bool = False
     picture: Path | None = None
-
-
-def factors_of(problem: Task) -> tuple[Factor, ...]:
-    """The ranking of a task."""
-    ranking = RANKINGS[problem.name].factors
-    made = task_factors(problem, [name for name, _, _ in ranking], margins=[margin for _, _, margin in ranking])
-    return tuple(dataclasses.replace(factor, aggregate=rule) for factor, (_, rule, _) in zip(made, ranking))
 
 
 # --- playing ---------------------------------------------------------------------------------------------------------
@@ -114,20 +81,21 @@ Act = Callable[[Any, Any], Any]
 
 def played(problem: Task, act: Act, key: Any) -> tuple[Any, Any]:
     """Factors ``[EPISODES, L]`` and true returns ``[EPISODES]`` of one episode per lane."""
-    env, factors = problem.functional(), factors_of(problem)
+    env = problem.functional()
     reset_key, env_key, act_key = jax.random.split(key, 3)
     lanes = rollout.reset_lanes(env, reset_key, EPISODES, ())
     keys = jax.random.split(act_key, env.horizon)
     _, trajectory, _ = rollout.collect(env, lambda obs, key: (act(obs, key), ()), lanes, env_key, keys, env.horizon)
-    first = jnp.cumsum(trajectory.done, axis=0) - trajectory.done == 0
-    steps = jnp.swapaxes(quantities(factors, trajectory), 0, 1)
-    return aggregate(factors, steps, first.T), jnp.sum(trajectory.reward * first, axis=0)
+    return first_episodes(factors_of(problem), trajectory)
 
 
+@cache
 def random_units(problem: Task) -> np.ndarray:
     """Margins ``[L]`` in the units of the factors: deviations over episodes of random actions."""
+    if heron_host.is_host(problem):
+        values = jnp.asarray(heron_host.random_values(problem, jax.random.key(999)))
+        return np.asarray(spread(values, jnp.ones(len(values), bool)))
     env = problem.functional()
-
     space: Any = env.action_space
 
     def act(obs: Any, key: Any) -> Any:
@@ -146,10 +114,13 @@ def margins(problem: Task) -> np.ndarray:
     return np.array([factor.margin for factor in factors_of(problem)]) * random_units(problem)
 
 
-@partial(jax.jit, static_argnames=("problem",))
 def judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     """Mean factors ``[N, L]`` and true returns ``[N]`` of runs."""
+    return (heron_host.judged if heron_host.is_host(problem) else _judged)(problem, config, states, keys)
 
+
+@partial(jax.jit, static_argnames=("problem",))
+def _judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     def one(state: Any, key: Any) -> tuple[Any, Any]:
         act = partial(ppo.act, config, problem.functional(), state, deterministic=True)
         return jax.tree.map(lambda x: x.mean(axis=0), played(problem, act, key))
@@ -157,9 +128,14 @@ def judged(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any
     return jax.vmap(one)(states, keys)
 
 
-@partial(jax.jit, static_argnames=("problem",))
 def judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     """The same for ensembles: mean action, or most votes, of policies ``[L, N]`` that learned a factor each."""
+    judge = heron_host.judged_ensemble if heron_host.is_host(problem) else _judged_ensemble
+    return judge(problem, config, states, keys)
+
+
+@partial(jax.jit, static_argnames=("problem",))
+def _judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple[Any, Any]:
     env = problem.functional()
 
     def one(members: Any, key: Any) -> tuple[Any, Any]:
@@ -181,6 +157,8 @@ def judged_ensemble(problem: Task, config: Any, states: Any, keys: Any) -> tuple
 
 def trained(problem: Task, config: Any, reward: rd.Reward, seeds: Sequence[int], params: Any = None) -> Any:
     """One run per seed; with ``params [C, ...]`` one per entry and seed, leading axes ``[C, N]``."""
+    if heron_host.is_host(problem):
+        return heron_host.trained(problem, config, reward, seeds, params)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     run = lambda params, key: ppo.train(config, problem, reward, key, reward_params=params)  # noqa: E731
     over_seeds = jax.vmap(run, in_axes=(None, 0))
@@ -198,11 +176,11 @@ def weights_as_params(problem: Task, weights: np.ndarray) -> Any:
 
 def tuned_weights(problem: Task, config: Any) -> np.ndarray:
     """Of weights drawn from four decades per deviation, those whose runs win most against the others' by rank."""
-    factors, units = factors_of(problem), random_units(problem)
+    factors, units, seeds = factors_of(problem), random_units(problem), RANKINGS[problem.name].tuning_seeds
     decades = np.random.default_rng(0).uniform(-2, 2, (NUM_CANDIDATES, len(factors)))
     weights = 10**decades / np.where(units > 0, units, 1.0)
-    runs = trained(problem, config, factor_sum(factors), TUNING_SEEDS, weights_as_params(problem, weights))
-    keys = jax.random.split(jax.random.key(998), len(TUNING_SEEDS))
+    runs = trained(problem, config, reward_of("tuned", problem), seeds, weights_as_params(problem, weights))
+    keys = jax.random.split(jax.random.key(998), len(seeds))
     values = [judged(problem, config, jax.tree.map(lambda x: x[c], runs.state), keys)[0] for c in range(len(weights))]  # noqa: B023
     limits = margins(problem)
     wins = [
@@ -211,54 +189,73 @@ def tuned_weights(problem: Task, config: Any) -> np.ndarray:
     return weights[int(np.argmax(wins))]
 
 
-def design(name: str, problem: Task, config: Any) -> tuple[rd.Reward, Any]:
-    """Reward and params of a design."""
+@cache
+def reward_of(name: str, problem: Task) -> rd.Reward:
+    """Reward of a design; always the same, so that nothing compiles twice."""
     factors = factors_of(problem)
     shared = {"inputs": space_inputs(problem), "gamma": problem.gamma, "config": RANKINGS[problem.name].config}
     if name == "heron":
-        return heron(factors, **shared), None
+        return heron(factors, **shared)
     if name == "bt_on_truth":
-        return preference_reward(synthetic_teacher(), **shared), None
-    if name == "truth":
-        return rd.environment_reward(), None
-    if name == "powers":
-        return factor_sum(factors), None
+        return preference_reward(synthetic_teacher(), **shared)
+    return rd.environment_reward() if name == "truth" else factor_sum(factors)
+
+
+def config_of(problem: Task, steps: int | None) -> ppo.Config:
+    """Settings of PPO; weighted sums differ by orders of magnitude, so it learns in units of the reward's spread."""
+    chosen = heron_host.SETTINGS if heron_host.is_host(problem) else {"normalise_reward": True}
+    steps = steps or RANKINGS[problem.name].total_timesteps
+    return settings(ppo.AGENT, problem, total_timesteps=steps, config=chosen)
+
+
+def measure(
+    name: str, problem: Task, seeds: Sequence[int], config: ppo.Config, known: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Train and judge one design; weights that a record of as many steps knows are not tuned again."""
+    record: dict[str, Any] = {"total_timesteps": config.num_updates * config.steps_per_update}
+    params = None
     if name == "tuned":
-        return factor_sum(factors), weights_as_params(problem, tuned_weights(problem, config)[None])
-    return factor_sum(factors), weights_as_params(problem, np.eye(len(factors)))  # an ensemble: each factor alone
-
-
-def measure(name: str, problem: Task, seeds: Sequence[int]) -> dict[str, Any]:
-    """Train and judge one design."""
-    # weighted sums differ by orders of magnitude, so the agent learns from every design in units of its spread
-    steps = RANKINGS[problem.name].total_timesteps
-    config = settings(ppo.AGENT, problem, total_timesteps=steps, config={"normalise_reward": True})
-    reward, params = design(name, problem, config)
-    result = trained(problem, config, reward, seeds, params)
+        same = {"task": problem.name, "design": name, **record}
+        found = next((list(r["weights"].values()) for r in known if same.items() <= r.items()), None)
+        params = weights_as_params(problem, np.array([tuned_weights(problem, config) if found is None else found]))
+        record["weights"] = {k: float(v[0]) for k, v in params["weights"].items()}
+    elif name == "ensemble":
+        params = weights_as_params(problem, np.eye(len(factors_of(problem))))  # each factor alone
+    result = trained(problem, config, reward_of(name, problem), seeds, params)
     keys = jax.random.split(jax.random.key(997), len(seeds))
     if name == "ensemble":
         values, returns = judged_ensemble(problem, config, result.state, keys)
     else:
         state = result.state if params is None else jax.tree.map(lambda x: x[0], result.state)
         values, returns = judged(problem, config, state, keys)
-    record = {"factors": np.asarray(values).tolist(), "true_return": np.asarray(returns).tolist()}
+    record |= {"factors": np.asarray(values).tolist(), "true_return": np.asarray(returns).tolist()}
     curves = {k: v for k, v in result.metrics.items() if k.startswith("reward/")}
     if curves:
         every = max(1, config.num_updates // 50)
         record["steps"] = (np.arange(config.num_updates)[::every] * config.steps_per_update).tolist()
         record |= {k: np.asarray(v)[:, ::every].mean(axis=0).round(4).tolist() for k, v in curves.items()}
-    if name == "tuned" and params is not None:
-        record["weights"] = {k: float(v[0]) for k, v in params["weights"].items()}
     return record
 
 
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
+def reported(records: Sequence[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Records of a task's reported seeds by design; those of single seeds become one."""
+    found: dict[str, dict[str, Any]] = {}
+    ours = [r for r in records if r["task"] == name and r["first_seed"] < 1000]
+    for label in dict.fromkeys(record["design"] for record in ours):
+        parts = sorted((r for r in ours if r["design"] == label), key=lambda r: r["first_seed"])
+        joined = {k: [row for part in parts for row in part[k]] for k in ("factors", "true_return")}
+        curves = {k: np.mean([part[k] for part in parts], axis=0) for k in parts[0] if k.startswith("reward/")}
+        found[label] = {**parts[0], **joined, **curves}
+    return found
+
+
 def table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     """Mean factors of each design, and how often HERON wins against it."""
     for name in names:
-        found = {r["design"]: r for r in records if r["task"] == name and r["first_seed"] == 0}
+        found = reported(records, name)
         if "heron" not in found:
             continue
         problem = task(name)
@@ -268,7 +265,8 @@ def table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
             means = ", ".join(f"{f.name} {f.sign * v:.3f}" for f, v in zip(factors, np.mean(record["factors"], axis=0)))
             won = win_rate(found["heron"]["factors"], record["factors"], margins=limits)
             against = "" if label == "heron" else f"; heron wins {won.value:.2f} [{won.low:.2f}, {won.high:.2f}]"
-            print(f"  {label:12} return {np.mean(record['true_return']):9.2f}; {means}{against}")
+            runs = len(record["factors"])
+            print(f"  {label:12} {runs:2} runs, return {np.mean(record['true_return']):9.2f}; {means}{against}")
 
 
 def draw(records: Sequence[dict[str, Any]], names: Sequence[str], file: Path) -> None:
@@ -277,7 +275,7 @@ def draw(records: Sequence[dict[str, Any]], names: Sequence[str], file: Path) ->
 
     from reward_design.experiments.preference_plots import deciding_levels
 
-    found = [r for r in records if r["design"] == "heron" and r["task"] in names and r["first_seed"] == 0]
+    found = [own["heron"] for own in (reported(records, name) for name in names) if "heron" in own]
     figure, axes = plt.subplots(1, len(found), figsize=(4.5 * len(found), 3.5), layout="constrained", squeeze=False)
     for record, ax in zip(found, axes[0]):
         names = [name for name, _, _ in RANKINGS[record["task"]].factors]
@@ -291,12 +289,16 @@ def main(args: Args) -> None:
     args.out.parent.mkdir(exist_ok=True)
     seeds = tuple(range(args.first_seed, args.first_seed + args.seeds))
     for name in () if args.table or args.picture else args.names:
-        for label in args.designs:
-            mark = {"task": name, "design": label, "seeds": args.seeds, "first_seed": args.first_seed}
-            if any(mark.items() <= record.items() for record in read(args.out)):
+        problem = task(name)
+        config = config_of(problem, args.steps)
+        parts = [(seed,) for seed in seeds] if heron_host.is_host(problem) else [seeds]
+        for label, part in itertools.product(args.designs, parts):
+            mark = {"task": name, "design": label, "seeds": len(part), "first_seed": part[0]}
+            records = read(args.out)
+            if any(mark.items() <= record.items() for record in records):
                 continue
-            append(args.out, {**mark, **measure(label, task(name), seeds), **provenance()})
-            print(f"{name} {label} done", flush=True)
+            append(args.out, {**mark, **measure(label, problem, part, config, records), **provenance()})
+            print(f"{name} {label} {part[0]} done", flush=True)
     records = read(args.out)
     if args.picture:
         draw(records, args.names, args.picture)
