@@ -47,7 +47,7 @@ def test_seeds_equal_single_runs():
 def test_chunks_change_nothing_and_report_progress(wanted):
     whole = train_seeds(ppo.AGENT, CONFIG, ENV, REWARD, KEYS)
     seen = {name: [] for name in wanted}
-    listen: dict[str, Any] = {name: lambda done, metrics, *_, to=to: to.append((done, metrics)) for name, to in seen.items()}
+    listen: dict[str, Any] = {k: lambda done, metrics, *_, to=to: to.append((done, metrics)) for k, to in seen.items()}
     parts = train_seeds(ppo.AGENT, CONFIG, ENV, REWARD, KEYS, num_chunks=4, **listen)
     for heard in seen.values():
         assert [done for done, _ in heard] == [2, 4, 6, 8]
