@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -300,3 +301,37 @@ def test_a_file_that_is_not_on_disk_is_not_complete(folder, tmp_path, monkeypatc
     for data in (b"", file.read_bytes()[:7], file.read_bytes()[:-5], file.read_bytes()[:2000]):
         (tmp_path / "cut").write_bytes(data)
         assert not writer._is_on_disk(tmp_path / "cut")
+
+
+def test_logs_are_written_beside_the_work_and_their_errors_arrive(tmp_path):
+    main, seen = threading.get_ident(), []
+
+    class Recording(writers.TensorBoard):
+        def has(self, track):
+            seen.append((threading.get_ident() == main, track))
+            if track == "bad":
+                raise OSError("no room")
+            return True
+
+        def prepare(self):
+            seen.append((threading.get_ident() == main, "prepared"))
+
+    with tracking.beside([Recording(tmp_path)]) as written:
+        written.prepare()
+        written.submit(written.to[0].has, "good")
+    assert seen == [(False, "prepared"), (False, "good")]
+    with pytest.raises(OSError, match="no room"), tracking.beside([Recording(tmp_path)]) as written:
+        written.submit(written.to[0].has, "bad")
+
+    gate, late = threading.Event(), []
+
+    def interrupted():
+        with tracking.beside([Recording(tmp_path)]) as written:
+            written.submit(gate.wait)
+            written.submit(late.append, "written")
+            threading.Timer(1.0, gate.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert late == []  # what had not begun is left for the next time

@@ -110,11 +110,18 @@ def compare(
             room.check(out, needed, f"{len(todo)} units of {len(seeds)} seeds")
             store.append({"kind": "session", "command": command, **provenance()})
         _exact(store, plans)
-        tracking.log(Results(store.records), logs)
-        with Live(out) as live, Progress(todo, seeds, enabled=progress, live=live) as bar:
+        with (
+            tracking.beside(logs) as written,
+            Live(out) as live,
+            Progress(todo, seeds, enabled=progress, live=live) as bar,
+        ):
+            if todo:
+                written.prepare()
+            for unit in Results(store.records).done.values():
+                written.log_unit(unit.record)
             for record in (executor or executors.Here()).run(todo, seeds, bar):
                 store.append(record)
-                tracking.log_unit(store.records[-1], logs)
+                written.log_unit(store.records[-1])
                 live.end((record["task"], record["reward"]))
         results = Results(store.records)
     if not report:

@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +50,60 @@ def log_unit(record: Mapping[str, Any], to: Sequence[Writer]) -> int:
                     closing.update(summary)
                 written += 1
     return written
+
+
+@contextlib.contextmanager
+def beside(to: Sequence[Writer]) -> Iterator["Beside"]:
+    """Write logs in a thread, while this one goes on; waits for them at the end, unless something was raised.
+
+    A log that is not complete is written anew the next time, so that an interrupt need not wait.
+
+    Args:
+        to: of :func:`reward_design.experiments.writers.writers`.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="logs") as thread:
+        logs = Beside(to, thread)
+        try:
+            yield logs
+        except BaseException:
+            thread.shutdown(wait=False, cancel_futures=True)
+            raise
+        logs.wait()
+
+
+class Beside:
+    """What :func:`beside` gives.
+
+    Args:
+        to: writers, used by the thread alone.
+        thread: a pool of one.
+    """
+
+    def __init__(self, to: Sequence[Writer], thread: ThreadPoolExecutor) -> None:
+        self.to, self.thread = to, thread
+        self.pending: list[Future[Any]] = []
+
+    def submit(self, do: Callable[..., Any], *args: Any) -> None:
+        """Do something in the thread. Raises what was raised there before."""
+        for future in [future for future in self.pending if future.done()]:
+            self.pending.remove(future)
+            future.result()
+        if self.to:
+            self.pending.append(self.thread.submit(do, *args))
+
+    def prepare(self) -> None:
+        """Get the writers ready for the first run."""
+        for writer in self.to:
+            self.submit(writer.prepare)
+
+    def log_unit(self, record: Mapping[str, Any]) -> None:
+        """:func:`log_unit`, in the thread."""
+        self.submit(log_unit, record, self.to)
+
+    def wait(self) -> None:
+        """Until all is written."""
+        for future in self.pending:
+            future.result()
 
 
 @contextlib.contextmanager

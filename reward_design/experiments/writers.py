@@ -4,6 +4,7 @@ A log is written anew unless it is complete, so that an interrupt neither loses 
 network: runs of Weights & Biases are kept offline, and ``wandb sync`` sends them when you say so.
 """
 
+import importlib.util
 import os
 import shutil
 import struct
@@ -20,6 +21,10 @@ PATIENCE = 10.0
 """Seconds in which the process of Weights & Biases has written what it was given."""
 HELD = 60.0
 """Seconds in which it has noticed that the run it wrote for was killed."""
+_QUIET: dict[str, Any] = {
+    "silent": True, "console": "off", "disable_git": True, "disable_code": True, "disable_job_creation": True,
+    "x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True, "x_save_requirements": False,
+}  # fmt: skip
 _BLOCK, _PART, _LAST = 32_768, struct.Struct("<IHB"), (1, 4)
 COMPLETE = "complete"
 """File in the folder of a log that was written to its end; it holds what identifies the run."""
@@ -53,6 +58,10 @@ class Point(NamedTuple):
 class Writer(Protocol):
     """Something that writes one run after the other."""
 
+    def prepare(self) -> None:
+        """Load and start what takes a second or two, so that it need not when the first run begins."""
+        ...
+
     def has(self, track: Track) -> bool:
         """Whether the log of this run is complete."""
         ...
@@ -81,12 +90,15 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._writer = _tensorboard("summary.writer.event_file_writer").EventFileWriter
-        self._summary = _tensorboard("compat.proto.summary_pb2").Summary
-        self._event = _tensorboard("compat.proto.event_pb2").Event
+        _installed("tensorboard")
         self.folder = Path(folder) / "tensorboard"
         self._file: Any = None
         self._last = 0
+
+    def prepare(self) -> None:
+        """See :class:`Writer`."""
+        for module in ("summary.writer.event_file_writer", "compat.proto.event_pb2", "plugins.hparams.summary_v2"):
+            _tensorboard(module)
 
     def has(self, track: Track) -> bool:
         """See :class:`Writer`."""
@@ -96,15 +108,16 @@ class TensorBoard:
         """See :class:`Writer`. Settings become hyper-parameters."""
         shutil.rmtree(self._place(track), ignore_errors=True)
         self._track, self._last = track, 0
-        self._file = self._writer(str(self._place(track)))
+        self._file = _tensorboard("summary.writer.event_file_writer").EventFileWriter(str(self._place(track)))
         known = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in track.settings.items()}
         hparams = _tensorboard("plugins.hparams.summary_v2").hparams_pb(known, trial_id=track.digest)
         self._write(hparams, 0, None)
 
     def add(self, point: Point) -> None:
         """See :class:`Writer`; it can be read at once."""
-        values = [self._summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
-        self._write(self._summary(value=values), point.steps, point.at)
+        summary = _tensorboard("compat.proto.summary_pb2").Summary
+        values = [summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
+        self._write(summary(value=values), point.steps, point.at)
         self._last = point.steps
 
     def end(self, summary: Mapping[str, float] | None) -> None:
@@ -120,7 +133,8 @@ class TensorBoard:
 
     def _write(self, summary: Any, steps: int, at: float | None) -> None:
         now = time.time() if at is None else at
-        self._file.add_event(self._event(wall_time=now, step=steps, summary=summary))
+        event = _tensorboard("compat.proto.event_pb2").Event
+        self._file.add_event(event(wall_time=now, step=steps, summary=summary))
         self._file.flush()
 
 
@@ -138,10 +152,13 @@ class WandB:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._wandb: Any = require("wandb", "track", "logs for Weights & Biases")
-        self._record: Any = self._wandb.proto.wandb_internal_pb2.Record
+        _installed("wandb")
         self.folder = Path(folder)
         self._run: Any = None
+
+    def prepare(self) -> None:
+        """See :class:`Writer`; starts the process that writes."""
+        _wandb().setup(settings=_wandb().Settings(**_QUIET))
 
     def has(self, track: Track) -> bool:
         """See :class:`Writer`."""
@@ -152,15 +169,11 @@ class WandB:
         for place in self._places(track):
             shutil.rmtree(place)
         self.folder.mkdir(parents=True, exist_ok=True)
-        quiet = self._wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, disable_job_creation=True,
-            x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, x_save_requirements=False,
-        )  # fmt: skip
         self._track = track
         self._run = self._when_free(
             mode="offline", project=os.environ.get("WANDB_PROJECT", PROJECT), dir=self.folder, id=_identifier(track),
-            name="/".join(track.name), group="/".join(track.name[:-1]), config=dict(track.settings), settings=quiet,
-            reinit="create_new",
+            name="/".join(track.name), group="/".join(track.name[:-1]), config=dict(track.settings),
+            settings=_wandb().Settings(**_QUIET), reinit="create_new",
         )  # fmt: skip
         self._run.define_metric("env_steps", hidden=True)
         self._run.define_metric("*", step_metric="env_steps")
@@ -182,7 +195,7 @@ class WandB:
         deadline = time.monotonic() + HELD
         while True:
             try:
-                return self._wandb.init(**settings)
+                return _wandb().init(**settings)
             except Exception as error:
                 if "is in use" not in str(error):
                     raise
@@ -195,10 +208,11 @@ class WandB:
 
     def _is_on_disk(self, file: Path) -> bool:
         """Wait until another process, which returns before, has written the record of the end."""
+        record = _wandb().proto.wandb_internal_pb2.Record
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             *_, last = (b"", *_offline_records(file.read_bytes()))
-            if self._record.FromString(last).WhichOneof("record_type") == "exit":
+            if record.FromString(last).WhichOneof("record_type") == "exit":
                 return True
             time.sleep(0.01)
         return False
@@ -243,6 +257,16 @@ def clear(folder: str | os.PathLike[str]) -> None:
 
 def _tensorboard(module: str) -> Any:
     return require(f"tensorboard.{module}", "track", "logs for TensorBoard")
+
+
+def _wandb() -> Any:
+    return require("wandb", "track", "logs for Weights & Biases")
+
+
+def _installed(package: str) -> None:
+    """Raise what the import of a package would that is not there, without the second that the import takes."""
+    if importlib.util.find_spec(package) is None:
+        _wandb() if package == "wandb" else _tensorboard("summary")
 
 
 def _offline_records(data: bytes) -> Iterator[bytes]:
