@@ -25,6 +25,7 @@ from reward_design.llm.designers.random_search import random_terms
 from reward_design.llm.terms import parse_terms
 from reward_design.preferences.person import Given
 from tests import design_worker
+from tests.fault_tools import CACHE
 
 SMALL = design_worker.SMALL
 
@@ -413,8 +414,7 @@ def test_signs_need_plain_names_and_keep_memory():
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """What the killed processes compile is compiled once."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {**CACHE, "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
 
 
 def killed(out, calls, compiled, *stage):
