@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jaxtyping
 import pytest
 from jaxtyping import TypeCheckError
 
@@ -102,14 +101,6 @@ def test_the_linter_refuses(category):
         assert refused.value.stage == "lint", source[:200]
         assert len(refused.value.reason) > 20
         assert time.monotonic() - begin < 1.0
-
-
-@pytest.fixture
-def untyped():
-    """As outside of the tests, where nothing checks the types of arguments."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(
