@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,7 +102,7 @@ class Serve:
         url = embedded.serve(file, port=self.port, threads=self.threads)
         print(f"{embedded.identity(file)} at {url}; Ctrl-C stops it.", flush=True)
         try:
-            threading.Event().wait()
+            embedded.wait()
         finally:
             embedded.stop()
         return 0
