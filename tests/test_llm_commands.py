@@ -37,13 +37,22 @@ def test_limits_of_ask_keep_the_answers_so_far(run):
     with ScriptedServer() as server:
         code, out, err = run(*ask(server, "--samples", 4, "--calls", 2))
         assert (code, out.count("A fine answer."), len(server.requests)) == (1, 2, 2)
-        assert "stopped: 2 of 4 answers came before a limit" in err
-        assert "a larger --calls goes on" in err
+        assert "stopped by --calls 2 with 2 of 4 answers, kept nowhere but here" in err
         code, out, err = run(*ask(server, "--tokens", 5))
         assert (code, out, len(server.requests)) == (1, "", 2)
-        assert "stopped: 0 of 1 answers came before a limit: the limit of 5 tokens is reached" in err
+        assert "stopped by --tokens 5 with 0 of 1 answers" in err
         assert run(*ask(server, "--seconds", 0))[0] == 1
         assert len(server.requests) == 2
+
+
+def test_what_came_before_a_limit_is_kept_in_the_cache(run, tmp_path):
+    cache = ("--samples", 3, "--cache", tmp_path)
+    with ScriptedServer() as server:
+        code, _, err = run(*ask(server, *cache, "--calls", 2))
+        assert code == 1
+        assert f"kept in {tmp_path}: a larger --calls goes on from them" in err
+        assert run(*ask(server, *cache, "--calls", 3))[0] == 0
+        assert len(server.requests) == 3
 
 
 def test_money_of_ask_needs_a_price_and_is_shown(run):
@@ -57,7 +66,7 @@ def test_money_of_ask_needs_a_price_and_is_shown(run):
         assert f"{(20 * 2.0 + 10 * 8.0) / 1e6:.4g} spent" in err  # the tokens that the server counts
         code, _, err = run(*ask(server, "--money", 1e-6, *priced))
         assert (code, len(server.requests)) == (1, 1)
-        assert "the limit of 1e-06 money is reached" in err
+        assert "stopped by --money 1e-06 with 0 of 1 answers" in err
         code, _, err = run(*ask(server, "--price", 2.0, 8.0, "yesterday"))
         assert (code, "must be the day when it was looked up" in err) == (2, True)
 
@@ -78,7 +87,7 @@ def test_modes_of_ask(run, tmp_path):
         assert run(*ask(server, *cache))[1] == "two\n"
         assert len(server.requests) == 3
         code, _, err = run(*ask(server, "--mode", "replay"))
-        assert (code, "mode 'replay' needs cache=" in err) == (2, True)
+        assert (code, "--mode replay needs --cache FOLDER" in err) == (2, True)
         code, _, err = run(*ask(server, *cache, "--mode", "rewind"))
         assert (code, "'rewind'" in err) == (2, True)
 

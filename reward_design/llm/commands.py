@@ -57,6 +57,8 @@ class Ask:
         question = sys.stdin.read() if self.question == "-" else self.question
         if not question.strip():
             raise ValueError("the question is empty; give it as TEXT, or - and text on standard input.")
+        if self.mode not in (None, "live") and self.cache is None:
+            raise ValueError(f"--mode {self.mode} needs --cache FOLDER, the folder of recorded answers.")
         schema = None if self.schema is None else _read_schema(self.schema)
         model = chat_model(
             self.model, base_url=self.base_url, temperature=self.temperature, max_tokens=self.max_tokens,
@@ -78,8 +80,11 @@ class Ask:
             cost = f", {answer.cost:.4g} spent" if self.price and not answer.cached else ""
             print(f"[{model.name}: {answer.completion_tokens} tokens {where}{cost}{cut}]", file=sys.stderr)
         if stop is not None:
-            kept = f"{len(answers)} of {self.samples} answers came before a limit"
-            print(f"stopped: {kept}: {of_command(str(stop))}", file=sys.stderr)
+            kept = f"in {self.cache}:" if self.cache else "nowhere but here; with --cache FOLDER"
+            print(
+                f"stopped by --{stop.limit} {getattr(self, stop.limit):g} with {len(answers)} of {self.samples} "
+                f"answers, kept {kept} a larger --{stop.limit} goes on from them.", file=sys.stderr,
+            )  # fmt: skip
         return 0 if stop is None else 1
 
 
