@@ -12,6 +12,7 @@ from reward_design import cli
 from reward_design.adapters.functional import RewardEnv
 from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
 from reward_design.envs import task
+from reward_design.experiments import designs
 from reward_design.llm import CandidateRefused, build_reward, load_reward, save_reward
 from reward_design.llm.artifact import FORMAT
 from reward_design.llm.build import artifact_of
@@ -90,6 +91,17 @@ def test_a_missing_file_is_told_with_the_nearest_name(upright):
         load_reward(upright.with_name("uprigth.reward"))
     with pytest.raises(FileNotFoundError, match=r"nowhere/x.reward'; save_reward writes one"):
         load_reward(upright.parent / "nowhere" / "x.reward")
+
+
+def test_a_name_that_is_nearly_a_file_is_told_the_file(upright, monkeypatch):
+    monkeypatch.chdir(upright.parent)
+    for name in ("upright", "upright.rewrd", "./upright.json"):
+        with pytest.raises(ValueError, match=rf"unknown reward '{name}'; did you mean 'upright\.reward'\?"):
+            designs.known(name)
+    with pytest.raises(ValueError, match="unknown reward 'shapping'; did you mean 'shaping'"):
+        designs.known("shapping")
+    with pytest.raises(ValueError, match="unknown reward 'barfy/misaligned'; did you mean 'barfi'"):
+        designs.known("barfy/misaligned")
 
 
 def test_a_folder_is_no_file(tmp_path):
