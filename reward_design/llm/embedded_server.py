@@ -5,15 +5,16 @@ to the end, which on a machine that has other things to do takes minutes. It end
 however that one ends: its standard input is then closed.
 """
 
+import importlib
 import json
 import os
 import sys
+from typing import Any
 
 
 def main(path: str, port: int, context: int, threads: int) -> None:
     """Load, say where it listens (or why not) in a line of JSON, serve until standard input is closed."""
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     settings = xllamacpp.CommonParams()
     settings.model.path = path
     settings.port, settings.n_ctx, settings.n_parallel = port, context, 1
