@@ -155,7 +155,7 @@ def test_what_cannot_be_annotated_is_told(change, error, text, untyped):
             "unknown event 'door_open'.*did you mean 'door_opened'",
         ),
         (
-            lambda: Subgoal("open it", "door_opened"),
+            lambda: Subgoal("open it", "door_opened"),  # pyright: ignore[reportArgumentType]
             TypeError,
             r"a tuple of words, got 'door_opened'; write \('door_op",
         ),

@@ -45,6 +45,13 @@ def test_limits_of_ask_keep_the_answers_so_far(run):
         assert len(server.requests) == 2
 
 
+def test_a_limit_on_time_says_what_was_waited_for(run):
+    code, _, err = run("llm", "ask", "Hi", "--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--seconds", 0.2)
+    assert code == 1
+    assert "stopped by --seconds 0.2 with 0 of 1 answers" in err
+    assert "The last attempt ended in connection: nothing answers at 127.0.0.1:9" in err
+
+
 def test_what_came_before_a_limit_is_kept_in_the_cache(run, tmp_path):
     cache = ("--samples", 3, "--cache", tmp_path)
     with ScriptedServer() as server:

@@ -85,6 +85,8 @@ class Ask:
                 f"stopped by --{stop.limit} {getattr(self, stop.limit):g} with {len(answers)} of {self.samples} "
                 f"answers, kept {kept} a larger --{stop.limit} goes on from them.", file=sys.stderr,
             )  # fmt: skip
+            if stop.__cause__ is not None:
+                print(f"The last attempt ended in {stop.__cause__}", file=sys.stderr)
         return 0 if stop is None else 1
 
 
