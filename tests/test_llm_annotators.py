@@ -10,7 +10,7 @@ import pytest
 
 import reward_design as rd
 from reward_design.envs import task
-from reward_design.llm import Budget, ModelError, annotate, chat_model, subgoal_reward
+from reward_design.llm import Budget, Labeller, ModelError, annotate, chat_model, retrieval_reward, subgoal_reward
 from reward_design.llm.annotate_calm import Annotations, baselines, find_subgoals, labels, programmatic, score
 from reward_design.llm.annotate_prompts import LEGEND, Prompt, better, helpful, label
 from reward_design.llm.annotate_steps import KEYROOM, Step, Subgoal, record_steps
@@ -168,6 +168,23 @@ def test_what_cannot_be_annotated_is_told(change, error, text, untyped):
     ],
 )
 def test_sub_goals_and_steps_that_cannot_be_are_told(make, error, text, untyped, nethack):
+    with pytest.raises(error, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: Labeller("embedded", "win"), TypeError, "needs a model of chat_model, got str"),
+        (lambda: Labeller(chat_model(oracle), None), ValueError, "must say what the player wants.*got None"),
+        (lambda: retrieval_reward("x"), TypeError, "retrieval_reward needs a Labeller, got str; give Labeller"),
+        (lambda: retrieval_reward(Labeller(chat_model(oracle), "win"), beta=-1), ValueError, "beta must be at least 0"),
+        (lambda: subgoal_reward("x"), TypeError, "needs what annotate or programmatic returns, got str"),
+        (lambda: subgoal_reward(programmatic(STEPS), beta=float("nan")), ValueError, "beta must be a finite number"),
+        (lambda: baselines([]), ValueError, "baselines need steps to judge, got none"),
+    ],
+)
+def test_rewards_and_labellers_say_what_they_need(make, error, text, untyped):
     with pytest.raises(error, match=text):
         make()
 

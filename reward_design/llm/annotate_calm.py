@@ -217,7 +217,12 @@ def baselines(steps: Sequence[Step], subgoals: Mapping[str, Subgoal] = KEYROOM) 
         By name: ``"majority"`` says for each sub-goal (and for ``"any"``) what is more frequent, ``"always"`` that it
         was achieved, ``"keyword"`` that it was if the message has one of its keywords; each as
         :meth:`Annotations.scores`.
+
+    Raises:
+        ValueError: without steps, or for sub-goals that name no events.
     """
+    if not steps:
+        raise ValueError("baselines need steps to judge, got none.")
     truth = labels(steps, subgoals)
     majority = np.broadcast_to(truth.mean(axis=0) > 0.5, truth.shape)
     keyword = np.array([[goal.mentioned(step) for goal in subgoals.values()] for step in steps])
