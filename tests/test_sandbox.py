@@ -285,6 +285,21 @@ def alive(group):
     return found
 
 
+def test_what_no_wall_hides_is_that_a_file_is_there(tmp_path):
+    """As docs/llm_rewards.md says: stat tells the size of a file that can neither be read nor listed."""
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 1221)
+    source = first(
+        f"import os\nsize = float(os.stat({str(secret)!r}).st_size)\nopened = 0.0\n"
+        f"for attempt in (lambda: open({str(secret)!r}).read(), lambda: os.listdir({str(tmp_path)!r})):\n"
+        "    try:\n        attempt()\n        opened += 1.0\n    except OSError: pass"
+    ).replace("return", "return size + 1e4 * opened + 0.0 * ", 1)
+    artifact = check_code(
+        source, task("cartpole"), time_limit=60.0, min_isolation=Isolation.CONFINED, linted=False
+    )  # fmt: skip
+    assert artifact.provenance["range"] == [1221.0, 1221.0]
+
+
 def test_less_isolation_can_be_accepted():
     artifact = check_code(
         pays("obs[0]"), task("cartpole"), time_limit=30.0, min_isolation=Isolation.PROCESS,
