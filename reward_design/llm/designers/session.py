@@ -215,6 +215,8 @@ class Session:
     def _ask(self, messages: list[Message], mark: str, first: int, count: int, template: str, schema: Any) -> None:
         assert self.model is not None
         stop, why = None, "the model gave no answer"
+        wanted = "an answer" if count == 1 else f"{count} answers"
+        self.tell("ask", f"asking {self.model.name.partition('@')[0]} for {wanted} ({template})")
         try:
             answers = self.model.ask(messages, samples=count, schema=schema, template=template, first=first)
         except BudgetExceeded as limit:
