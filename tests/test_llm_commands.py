@@ -139,5 +139,13 @@ def test_money_of_a_search_is_a_limit(run, tmp_path):
         assert max(used) == pytest.approx(0.04)
 
 
+def test_the_help_of_ask_shows_examples(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["llm", "ask", "--help"])
+    said = capsys.readouterr().out
+    assert "For example, the embedded model" in said
+    assert "--price PROMPT ANSWER DATE" in said
+
+
 def test_what_a_limit_says_of_other_things_stays():
     assert of_command("raise time_limit, or Budget()") == "raise time_limit, or Budget()"

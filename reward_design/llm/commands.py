@@ -120,7 +120,7 @@ class Llm:
     """Ask a language model, or serve the embedded one."""
 
     command: OmitSubcommandPrefixes[
-        Annotated[Ask, subcommand("ask", description="ask a model one question")]
+        Annotated[Ask, subcommand("ask")]
         | Annotated[Serve, subcommand("serve", description="serve a local model on this machine")]
     ]
 
