@@ -175,11 +175,11 @@ def test_sub_goals_and_steps_that_cannot_be_are_told(make, error, text, untyped,
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: Labeller("embedded", "win"), TypeError, "needs a model of chat_model, got str"),
-        (lambda: Labeller(chat_model(oracle), None), ValueError, "must say what the player wants.*got None"),
-        (lambda: retrieval_reward("x"), TypeError, "retrieval_reward needs a Labeller, got str; give Labeller"),
+        (lambda: Labeller("embedded", "win"), TypeError, "needs a model of chat_model, got str"),  # pyright: ignore[reportArgumentType]
+        (lambda: Labeller(chat_model(oracle), None), ValueError, "must say what the player wants.*got None"),  # pyright: ignore[reportArgumentType]
+        (lambda: retrieval_reward("x"), TypeError, "retrieval_reward needs a Labeller, got str; give Labeller"),  # pyright: ignore[reportArgumentType]
         (lambda: retrieval_reward(Labeller(chat_model(oracle), "win"), beta=-1), ValueError, "beta must be at least 0"),
-        (lambda: subgoal_reward("x"), TypeError, "needs what annotate or programmatic returns, got str"),
+        (lambda: subgoal_reward("x"), TypeError, "needs what annotate or programmatic returns, got str"),  # pyright: ignore[reportArgumentType]
         (lambda: subgoal_reward(programmatic(STEPS), beta=float("nan")), ValueError, "beta must be a finite number"),
         (lambda: baselines([]), ValueError, "baselines need steps to judge, got none"),
     ],

@@ -412,9 +412,9 @@ def test_numbers_are_neither_budget_nor_price(settings, text, untyped):
 
 def test_limits_and_messages_in_words(untyped):
     with pytest.raises(TypeError, match="calls must be a number of at least 0, got '3'"):
-        Budget(calls="3")
+        Budget(calls="3")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"messages must be a list; write \[\{'role': 'user', 'content': 'hello'"):
-        chat_model(lambda messages: "x").ask("hello")
+        chat_model(lambda messages: "x").ask("hello")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
