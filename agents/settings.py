@@ -46,6 +46,7 @@ def at_least(config: Any, smallest: int, *names: str) -> None:
 
     Raises:
         ValueError: naming the first of them.
+        TypeError: for one that is no number.
 
     Example:
         >>> from types import SimpleNamespace
@@ -55,7 +56,11 @@ def at_least(config: Any, smallest: int, *names: str) -> None:
     """
     for name in names:
         value = getattr(config, name)
-        if value is not None and not value >= smallest:  # NaN is no setting either
+        try:
+            fits = value is None or value >= smallest  # NaN is no setting either
+        except TypeError:
+            raise TypeError(f"{name} must be a number of at least {smallest}, got {value!r}.") from None
+        if not fits:
             raise ValueError(f"{name} must be at least {smallest}, got {value}.")
 
 

@@ -55,7 +55,7 @@ class Compare:
         "misaligned",
     )
     """Names of designs (see `reward-design list`), or your own as module:attribute: a Reward, or a function that takes
-    the task and returns one. Modules of the current folder are found."""
+    the task and returns one. Modules of the current folder are found. A designed reward is given as FILE.reward."""
     auxiliary: Annotated[str | None, arg(metavar="NAME")] = None
     """Auxiliary reward of the tasks for the designs `barfi` and `naive`; short for `barfi/NAME` and `naive/NAME`."""
     agent: str = "ppo"
@@ -146,7 +146,7 @@ class Train:
     task: str
     """Name of a task (see `reward-design list`)."""
     reward: Annotated[str, arg(aliases=["--rewards"])] = "environment"
-    """Name of a design, or your own as module:attribute."""
+    """Name of a design, your own as module:attribute, or a designed reward as FILE.reward."""
     auxiliary: Annotated[str | None, arg(metavar="NAME")] = None
     """Auxiliary reward of the task for the designs `barfi` and `naive`; short for `barfi/NAME` and `naive/NAME`."""
     agent: str = "ppo"
@@ -208,7 +208,7 @@ class Play:
     random: bool = False
     """Play random actions instead of a policy."""
     reward: str | None = None
-    """Design, or your own as module:attribute, to show as shaped reward; by default that of the run."""
+    """Design, your own as module:attribute, or FILE.reward, to show as shaped reward; by default that of the run."""
     episodes: int = 5
     """How many to play."""
     seed: int = 0

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from reward_design.llm.commands import limits, of_command
+
 
 @dataclass(frozen=True)
 class Design:
@@ -56,8 +58,17 @@ class Design:
     """Limit on requests to the model; 20 for each candidate that is wanted if no limit is given."""
     tokens: int | None = None
     """Limit on tokens."""
+    money: float | None = None
+    """Limit on what the model may cost; needs --price."""
+    price: Annotated[tuple[float, float, str] | None, arg(metavar="PROMPT ANSWER DATE")] = None
+    """Of a million tokens of prompt, of answer, and the day when you looked them up: --price 2.0 8.0 2026-11-26."""
     seconds: float | None = None
     """Limit on wall time, from the first request on."""
+    cache: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Recorded answers; by default the folder answers in --out."""
+    mode: str = "record"
+    """record asks for what is not in --cache and keeps it; replay asks nothing, what is not there is an error; refresh
+    asks for all anew."""
     audits: str = "exact"
     """Which candidates get a distance and an audit: exact (on tabular tasks), sampled (on all), none."""
     person: bool = False
@@ -87,16 +98,20 @@ class Design:
         from reward_design.experiments import budgets, terminal
         from reward_design.llm.designers import controls, design, page, person
         from reward_design.llm.designers.presets import PRESETS
+        from reward_design.llm.outcomes import CacheMissError
 
         task, config, console = find(self.task), budgets.assignments(self.set), terminal.console()
         tell = None if self.quiet else _teller(console)
         judge = person.Person(console, num_questions=self.questions) if self.person else None
-        found = design(
-            task, model=self._model(), preset=self.preset, language=self.language, rounds=self.rounds,
-            candidates=self.candidates, budget=self._budget(), seeds=self.seeds, steps=self.total_timesteps,
-            agent=self.agent, driver=self.driver, config=config, seed=self.seed, audits=self.audits, judge=judge,
-            out=self.out, overwrite=self.overwrite, on_progress=tell, command=command,
-        )  # fmt: skip
+        try:
+            found = design(
+                task, model=self._model(), preset=self.preset, language=self.language, rounds=self.rounds,
+                candidates=self.candidates, seeds=self.seeds, steps=self.total_timesteps,
+                agent=self.agent, driver=self.driver, config=config, seed=self.seed, audits=self.audits, judge=judge,
+                out=self.out, overwrite=self.overwrite, on_progress=tell, command=command,
+            )  # fmt: skip
+        except CacheMissError as miss:  # not a fault of this program: a request that was not recorded
+            raise ValueError(str(miss)) from miss
         if found.best is not None and self.final_seeds > 0:
             console.print("Comparing with the controls on fresh seeds ...", highlight=False)
             wanted = self.candidates or PRESETS[self.preset].candidates
@@ -109,12 +124,6 @@ class Design:
         _conclude(console, found, page.write(self.out))
         return 0 if found.best is not None else 1
 
-    def _budget(self) -> Any:
-        from reward_design.llm import Budget
-
-        limits = {"calls": self.calls, "tokens": self.tokens, "seconds": self.seconds}
-        return Budget(**limits) if any(v is not None for v in limits.values()) else None
-
     def _model(self) -> Any:
         from reward_design.llm import chat_model
 
@@ -122,7 +131,7 @@ class Design:
             return "embedded"
         return chat_model(
             self.model, base_url=self.base_url, key_env=self.key_env, temperature=self.temperature,
-            max_tokens=self.max_tokens, cache=f"{self.out}/answers",
+            max_tokens=self.max_tokens, cache=self.cache or f"{self.out}/answers", mode=self.mode, **limits(self),
         )  # fmt: skip
 
 
@@ -134,7 +143,7 @@ def _teller(console: Any) -> Any:
         cost += f", {event.used.money:.4f} spent" if event.used.money else ""
         best = "" if event.best is None else f"; best {event.best.id} at {event.best.fitness.success:.0%}"
         style = {"round": "bold", "refused": "dim", "stopped": "red"}.get(event.kind)
-        line = f"{time.monotonic() - begun:7.1f} s  {event.text:<60} [{cost}{best}]"
+        line = f"{time.monotonic() - begun:7.1f} s  {of_command(event.text):<60} [{cost}{best}]"
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     return tell
@@ -142,7 +151,7 @@ def _teller(console: Any) -> Any:
 
 def _conclude(console: Any, found: Any, page: Any) -> None:
     if found.stopped:
-        console.print(f"Ended early: {found.stopped}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Ended early: {of_command(found.stopped)}", highlight=False, markup=False, soft_wrap=True)
     if found.best is None:
         why = "the page says why each was refused." if found.candidates else "the model proposed none."
         console.print(f"No candidate was trained; {why}", highlight=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jaxtyping
 import pytest
 
 # Most of the time goes into compilation: XLA's older emitters of fusions compile twice as fast, and splitting a program
@@ -42,6 +43,14 @@ def programs():
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture
+def untyped():
+    """As outside of the tests, where nothing checks the types of arguments and has its own words for a wrong one."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 
 import gymnasium
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from adapter_envs import LIMIT, Walk, lane_actions, record
@@ -29,14 +28,6 @@ from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper 
 from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper  # noqa: E402
 
 LANES, STEPS, SEED, GAMMA = 3, 20, 5, 0.9
-
-
-@pytest.fixture
-def untyped():
-    """As without the type-checking import hook, which has its own words for a wrong argument."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @functools.cache

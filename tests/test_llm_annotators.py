@@ -10,7 +10,7 @@ import pytest
 
 import reward_design as rd
 from reward_design.envs import task
-from reward_design.llm import Budget, ModelError, annotate, chat_model, subgoal_reward
+from reward_design.llm import Budget, Labeller, ModelError, annotate, chat_model, retrieval_reward, subgoal_reward
 from reward_design.llm.annotate_calm import Annotations, baselines, find_subgoals, labels, programmatic, score
 from reward_design.llm.annotate_prompts import LEGEND, Prompt, better, helpful, label
 from reward_design.llm.annotate_steps import KEYROOM, Step, Subgoal, record_steps
@@ -82,6 +82,118 @@ def test_a_budget_keeps_what_there_is():
     assert done.stopped == "calls"
     assert len(done.steps) == len(done.verdicts) == len(done.evidence) == 2
     assert done.scores()["door"].f1 == 1
+
+
+def test_a_server_that_is_gone_keeps_what_there_is_and_says_so():
+    """Not step after step until the end, each with all its retries."""
+    asked = []
+
+    def leaving(messages):
+        asked.append(messages)
+        if len(asked) > 2:
+            raise ModelError("connection", "nobody there")
+        return oracle(messages)
+
+    done = annotate(chat_model(leaving, retries=0), STEPS * 5)
+    assert (done.stopped, len(asked), len(done.steps)) == ("connection", 5, 5)
+    assert done.failures == {"connection": 3}
+    assert np.isfinite(done.verdicts[:2]).all()
+    assert np.isnan(done.verdicts[2:]).all()
+    assert done.scores()["key"].failures == 3
+
+
+def test_a_server_that_comes_back_is_asked_on():
+    asked = []
+
+    def shaky(messages):
+        asked.append(messages)
+        if len(asked) % 3:
+            raise ModelError("connection", "nobody there")
+        return oracle(messages)
+
+    done = annotate(chat_model(shaky, retries=0), STEPS * 3)
+    assert (done.stopped, len(done.steps), done.failures["connection"]) == (None, 12, 8)
+
+
+def test_a_server_that_was_never_there_is_an_error():
+    pytest.importorskip("openai")
+    model = chat_model("m", base_url="http://127.0.0.1:9/v1", retries=0)
+    with pytest.raises(ModelError, match=r"nothing answers at 127.0.0.1:9; is the server up"):
+        annotate(model, STEPS)
+    assert model.budget.used.calls == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"model": "embedded"}, TypeError, r"needs a model of chat_model, got str; give chat_model"),
+        ({"steps": ["@"]}, TypeError, "steps must be Step objects, as record_steps gives them"),
+        (
+            {"subgoals": ["key"]},
+            TypeError,
+            r"a dictionary \{name: Subgoal\(text\)\} or how many to find, got \['key'\]",
+        ),
+        ({"subgoals": {"key": "pick up the key"}}, TypeError, r"a dictionary \{name: Subgoal\(text\)\}"),
+        ({"subgoals": {}}, ValueError, "needs steps and sub-goals, got 4 and 0"),
+        ({"subgoals": 2}, ValueError, "needs the task in words; give description="),
+        ({"subgoals": 0}, ValueError, "number of sub-goals to find must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_annotated_is_told(change, error, text, untyped):
+    given = {"model": chat_model(oracle), "steps": STEPS, "subgoals": KEYROOM, **change}
+    with pytest.raises(error, match=text):
+        annotate(**given)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: Subgoal(""), ValueError, "needs a text that says what to achieve, got ''"),
+        (
+            lambda: Subgoal("open it", ("door_open",)),
+            ValueError,
+            "unknown event 'door_open'.*did you mean 'door_opened'",
+        ),
+        (
+            lambda: Subgoal("open it", "door_opened"),  # pyright: ignore[reportArgumentType]
+            TypeError,
+            r"a tuple of words, got 'door_opened'; write \('door_op",
+        ),
+        (
+            lambda: record_steps("cartpole", 3),
+            ValueError,
+            "of MiniHack, got task 'cartpole'; give one such as 'minihack/K",
+        ),
+        (lambda: record_steps("minihack/KeyRoom-S5", 0), ValueError, "at least 1, got 0"),
+    ],
+)
+def test_sub_goals_and_steps_that_cannot_be_are_told(make, error, text, untyped, nethack):
+    with pytest.raises(error, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: Labeller("embedded", "win"), TypeError, "needs a model of chat_model, got str"),  # pyright: ignore[reportArgumentType]
+        (lambda: Labeller(chat_model(oracle), None), ValueError, "must say what the player wants.*got None"),  # pyright: ignore[reportArgumentType]
+        (lambda: retrieval_reward("x"), TypeError, "retrieval_reward needs a Labeller, got str; give Labeller"),  # pyright: ignore[reportArgumentType]
+        (lambda: retrieval_reward(Labeller(chat_model(oracle), "win"), beta=-1), ValueError, "beta must be at least 0"),
+        (lambda: subgoal_reward("x"), TypeError, "needs what annotate or programmatic returns, got str"),  # pyright: ignore[reportArgumentType]
+        (lambda: subgoal_reward(programmatic(STEPS), beta=float("nan")), ValueError, "beta must be a finite number"),
+        (lambda: baselines([]), ValueError, "baselines need steps to judge, got none"),
+    ],
+)
+def test_rewards_and_labellers_say_what_they_need(make, error, text, untyped):
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_equal_parts_need_sub_goals_with_events(nethack):
+    goals = {"rest": Subgoal("rest for a while")}
+    with pytest.raises(ValueError, match=r"nobody knows when \['rest'\] are achieved .* balanced=False"):
+        record_steps(task("minihack/KeyRoom-S5"), 3, subgoals=goals)
+    assert len(record_steps("minihack/KeyRoom-S5", 3, subgoals=goals, balanced=False)) == 3
 
 
 def test_baselines_by_hand():

@@ -68,6 +68,16 @@ def test_a_round_draws_until_enough_candidates_run(tmp_path):
     assert load_reward(found.path).settings["weights"]
 
 
+def test_who_waits_for_the_model_is_told(tmp_path):
+    told = []
+    search(Script(terms()), tmp_path, rounds=1, candidates=1, on_progress=told.append)
+    assert [event.kind for event in told][:3] == ["round", "ask", "runs"]
+    assert told[1].text.startswith("asking script for an answer (")
+    again = []
+    search(Script(terms()), tmp_path, rounds=1, candidates=1, on_progress=again.append)
+    assert "ask" not in [event.kind for event in again]  # it is in the records
+
+
 def test_the_second_round_reflects_on_the_fittest(tmp_path):
     model = Script(*(terms(w) for w in range(1, 9)))
     found = search(model, tmp_path, candidates=2, rounds=2)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 
 import pytest
@@ -55,6 +57,63 @@ def test_one_server_per_process_and_it_starts_again_after_a_stop():
         urllib.request.urlopen(f"{url}/models", timeout=5)
     with urllib.request.urlopen(f"{embedded.serve(file)}/models", timeout=5) as response:
         assert response.status == 200
+
+
+def test_a_stop_does_not_wait_for_the_prompt_that_is_being_read():
+    """Thousands of tokens take a minute to read on a busy machine; who stops it must not wait for that."""
+    model, ends = chat_model(max_tokens=4, retries=0), []
+
+    def ask():
+        try:
+            ends.append(model.ask([{"role": "user", "content": "word " * 7000}]))
+        except ModelError as error:
+            ends.append(error.outcome)
+
+    embedded.serve(embedded.weights())
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(1.0)
+    assert not ends  # it reads
+    begun = time.monotonic()
+    embedded.stop()
+    asking.join(5.0)
+    assert time.monotonic() - begun < 5.0
+    assert ends == ["connection"]
+
+
+OWNER = """
+from reward_design.llm import embedded
+print(embedded.serve(embedded.weights()), flush=True)
+input()
+"""
+
+
+def test_the_server_ends_with_an_owner_that_was_killed():
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        url = owner.stdout.readline().decode().strip()
+        assert serves(url)
+        owner.kill()
+    deadline = time.monotonic() + 20.0
+    while serves(url) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not serves(url)
+
+
+def serves(url):
+    try:
+        with urllib.request.urlopen(f"{url}/models", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def test_a_server_that_was_killed_is_started_again():
+    file = embedded.weights()
+    first = embedded.serve(file)
+    next(iter(embedded._SERVERS.values())).process.kill()
+    next(iter(embedded._SERVERS.values())).process.wait()
+    assert serves(embedded.serve(file))
+    assert not serves(first) or first == embedded.serve(file)
 
 
 def test_the_name_tells_files_apart(tmp_path):

@@ -399,6 +399,25 @@ def test_settings_are_checked(settings, match):
 
 
 @pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"budget": 5}, r"budget must be made by reward_design.llm.Budget, got int: budget=Budget\(...\)"),
+        ({"price": 0.5}, r"price must be made by reward_design.llm.Price, got float: price=Price\(...\)"),
+    ],
+)
+def test_numbers_are_neither_budget_nor_price(settings, text, untyped):
+    with pytest.raises(TypeError, match=text):
+        chat_model(lambda messages: "x", name="x", **settings)
+
+
+def test_limits_and_messages_in_words(untyped):
+    with pytest.raises(TypeError, match="calls must be a number of at least 0, got '3'"):
+        Budget(calls="3")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"messages must be a list; write \[\{'role': 'user', 'content': 'hello'"):
+        chat_model(lambda messages: "x").ask("hello")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
     "url", ["localhost:8000", "http://", "ftp://host/v1", "127.0.0.1:8000/v1", "http://host:port/v1", "http://[::1/v1"]
 )
 def test_an_address_that_is_none_is_refused_before_anything_is_sent(url, monkeypatch):

@@ -271,6 +271,19 @@ def test_a_saved_reward_is_the_same_reward(artifacts, rollout, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["components.reward", "progress.reward"]
 
 
+@pytest.mark.parametrize("version", ["0.0.1", jax.__version__])
+def test_a_program_that_is_not_accepted_says_if_another_jax_wrote_it(version, artifacts, tmp_path):
+    good = artifacts("components")
+    old = dataclasses.replace(
+        good, program=good.program[:-40], provenance={**good.provenance, "versions": {"jax": version}}
+    )
+    (tmp_path / "old.reward").write_text(old.to_text())
+    with pytest.raises(CandidateRefused, match=r"old.reward': the program cannot be read") as refused:
+        load_reward(tmp_path / "old.reward")
+    told = f"built with JAX {version}, and here is {jax.__version__}: build it anew from its entry 'source'"
+    assert (told in str(refused.value)) == (version != jax.__version__)
+
+
 def test_a_file_is_a_design(artifacts, tmp_path):
     path = str(save_reward(tmp_path / "upright", reward_of(artifacts("components"))))
     assert artifact_of(designs.resolve(path, CARTPOLE)).source == LEGITIMATE["components"]

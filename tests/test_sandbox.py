@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jaxtyping
 import pytest
 from jaxtyping import TypeCheckError
 
@@ -102,14 +101,6 @@ def test_the_linter_refuses(category):
         assert refused.value.stage == "lint", source[:200]
         assert len(refused.value.reason) > 20
         assert time.monotonic() - begin < 1.0
-
-
-@pytest.fixture
-def untyped():
-    """As outside of the tests, where nothing checks the types of arguments."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +283,21 @@ def alive(group):
             state, _, own = file.read_text().rsplit(")", 1)[1].split()[:3]
             found += [file.parent.name] if int(own) == group and state not in "ZX" else []
     return found
+
+
+def test_what_no_wall_hides_is_that_a_file_is_there(tmp_path):
+    """As docs/llm_rewards.md says: stat tells the size of a file that can neither be read nor listed."""
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 1221)
+    source = first(
+        f"import os\nsize = float(os.stat({str(secret)!r}).st_size)\nopened = 0.0\n"
+        f"for attempt in (lambda: open({str(secret)!r}).read(), lambda: os.listdir({str(tmp_path)!r})):\n"
+        "    try:\n        attempt()\n        opened += 1.0\n    except OSError: pass"
+    ).replace("return", "return size + 1e4 * opened + 0.0 * ", 1)
+    artifact = check_code(
+        source, task("cartpole"), time_limit=60.0, min_isolation=Isolation.CONFINED, linted=False
+    )  # fmt: skip
+    assert artifact.provenance["range"] == [1221.0, 1221.0]
 
 
 def test_less_isolation_can_be_accepted():

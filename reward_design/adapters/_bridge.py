@@ -1,6 +1,8 @@
 """What the host adapters share: one compiled step, the reward's state, NumPy on both sides."""
 
+import importlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -28,6 +30,27 @@ def non_finite(reward: Reward, value: Any, terms: Mapping[str, Any], where: str)
     )
 
 
+def given_reward(reward: Any) -> Reward:
+    """The reward that was given, or that in the file which was.
+
+    Raises:
+        TypeError: for neither.
+        CandidateRefused: for a file that is not a saved reward, see :func:`reward_design.llm.load_reward`.
+        FileNotFoundError: if there is no such file.
+    """
+    if isinstance(reward, str | os.PathLike):
+        files = importlib.import_module("reward_design.llm.files")  # on use alone: that layer lies above this one
+        if os.fspath(reward).endswith(files.SUFFIX):
+            return files.load_reward(reward)
+        raise TypeError(
+            f"expected a Reward or a file that ends in {files.SUFFIX}, got {os.fspath(reward)!r}; for a design by "
+            "name, give reward_design.experiments.designs.resolve(name, task)."
+        )
+    if not isinstance(reward, Reward):
+        raise TypeError(f"expected a Reward, got {type(reward).__name__}; wrap a function in pointwise(name, fn).")
+    return reward
+
+
 class Scores(NamedTuple):
     """What :meth:`Bridge.step` returns, as NumPy arrays ``[B]``."""
 
@@ -45,7 +68,7 @@ class Bridge:
     Args:
         observation_space: of one environment. Parts that are not numbers (text, graphs) are left out of transitions.
         action_space: of one environment.
-        reward: the reward; kind ``POINTWISE`` or ``CAUSAL``.
+        reward: the reward, or its file; kind ``POINTWISE`` or ``CAUSAL``.
         num_envs: number of lanes ``B``.
         autoreset: what the environment does with lanes that ended: ``"next_step"``, ``"same_step"`` or ``"disabled"``.
         params: used instead of those that ``reward.init`` makes.
@@ -57,7 +80,7 @@ class Bridge:
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
-        reward: Reward,
+        reward: Reward | str | os.PathLike[str],
         *,
         num_envs: int = 1,
         autoreset: str = "next_step",
@@ -65,8 +88,7 @@ class Bridge:
         seed: int = 0,
         info_keys: Sequence[str] = (),
     ) -> None:
-        if not isinstance(reward, Reward):
-            raise TypeError(f"expected a Reward, got {type(reward).__name__}; wrap a function in pointwise(name, fn).")
+        reward = given_reward(reward)
         if isinstance(info_keys, str):
             raise TypeError(
                 f"info_keys must be a sequence of names, got the string {info_keys!r}; pass ({info_keys!r},)."

@@ -1,5 +1,6 @@
 """Rewards in JAX loops of one's own, and on recorded data."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reward_design.adapters._bridge import non_finite
+from reward_design.adapters._bridge import given_reward, non_finite
 from reward_design.adapters._spaces import zeros
 from reward_design.core import Output, Params, Reward, State, Transition, select_lanes
 from reward_design.describe import require_online
@@ -40,7 +41,8 @@ class RewardEnv:
         env: one lane as pure functions, ``reset(key) -> (obs, state)`` and ``step(key, state, action) -> (obs, state,
             reward, terminated, truncated, info)`` without autoreset, with ``action_space``; every
             :class:`reward_design.envs.FunctionalEnv` is one.
-        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``. All lanes share its running state.
+        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``, or a file of :func:`reward_design.llm.save_reward`. All
+            lanes share its running state.
         num_envs: number of lanes ``B``.
 
     Raises:
@@ -60,7 +62,8 @@ class RewardEnv:
         ((2,), ['clip', 'environment'])
     """
 
-    def __init__(self, env: Any, reward: Reward, *, num_envs: int) -> None:
+    def __init__(self, env: Any, reward: Reward | str | os.PathLike[str], *, num_envs: int) -> None:
+        reward = given_reward(reward)
         require_online(reward, "RewardEnv")
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")

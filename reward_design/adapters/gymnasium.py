@@ -1,5 +1,6 @@
 """A reward around gymnasium environments, single and vector."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
     Args:
         env: a single environment. A step after the end of an episode and before ``reset`` (also the one in which
             ``gymnasium.wrappers.Autoreset`` resets) earns 0 and changes nothing.
-        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``.
+        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``, or a file of :func:`reward_design.llm.save_reward`.
         params: the reward's params, where they are not what ``reward.init`` makes.
         seed: of the key for ``reward.init``.
         info_keys: entries of the environment's info that become ``transition.info``; numbers, present at every step.
@@ -58,7 +59,7 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
     def __init__(
         self,
         env: gymnasium.Env,
-        reward: Reward,
+        reward: Reward | str | os.PathLike[str],
         *,
         params: Params = None,
         seed: int = 0,
@@ -72,7 +73,7 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
         super().__init__(env)
         mode = "next_step" if _has_autoreset(env) else "disabled"
         self._bridge = Bridge(env.observation_space, env.action_space, autoreset=mode, **arguments)
-        watched = mode == "disabled" and reward.kind is Kind.CAUSAL
+        watched = mode == "disabled" and self._bridge.reward.kind is Kind.CAUSAL
         self._cut = _order.CutEpisodes() if watched else None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -121,7 +122,7 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
 
     Args:
         envs: a vector environment that states its autoreset mode.
-        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``.
+        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``, or a file of :func:`reward_design.llm.save_reward`.
         params: the reward's params, where they are not what ``reward.init`` makes.
         seed: of the key for ``reward.init``.
         info_keys: entries of the environments' info that become ``transition.info``.
@@ -146,7 +147,7 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
     def __init__(
         self,
         envs: VectorEnv,
-        reward: Reward,
+        reward: Reward | str | os.PathLike[str],
         *,
         params: Params = None,
         seed: int = 0,

@@ -1,6 +1,7 @@
 """A reward around a stable-baselines3 VecEnv, and a gymnasium vector environment seen as one."""
 
 import inspect
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,8 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
 
     Args:
         venv: the environment to pay.
-        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``. All lanes share its running state.
+        reward: any reward of kind ``POINTWISE`` or ``CAUSAL``, or a file of :func:`reward_design.llm.save_reward`. All
+            lanes share its running state.
         params: the reward's params, where they are not what ``reward.init`` makes.
         seed: of the key for ``reward.init``.
         info_keys: entries of the environments' info that become ``transition.info``; numbers, present at every step.
@@ -69,7 +71,7 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
     def __init__(
         self,
         venv: VecEnv,
-        reward: Reward,
+        reward: Reward | str | os.PathLike[str],
         *,
         params: Params = None,
         seed: int = 0,

@@ -200,7 +200,7 @@ def known(name: str) -> Design:
     first, slash, _ = name.partition("/")
     if first not in DESIGNS:
         raise ValueError(
-            f"unknown reward {name!r}{suggestion(first, DESIGNS)} Known: {_listed(DESIGNS)}, "
+            f"unknown reward {name!r}{_nearest(name)} Known: {_listed(DESIGNS)}, "
             "or your own as module:attribute or a file that ends in .reward."
         )
     if slash and DESIGNS[first].argument is None:
@@ -268,6 +268,14 @@ def labelled(rewards: str | Reward | Sequence[Any] | Mapping[str, Any]) -> dict[
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _nearest(name: str) -> str:
+    """The end of the sentence about an unknown name: a file, where it looks like one, or a design."""
+    files = [str(file) for file in Path(name).parent.glob(f"*{SUFFIX}")]
+    like_a_file = f"{name}{SUFFIX}" in files or "/" in name or "." in name
+    near = suggestion(name, files) if like_a_file else "."
+    return near if near != "." else suggestion(name.partition("/")[0], DESIGNS)
 
 
 def _is_named(design: Any) -> bool:

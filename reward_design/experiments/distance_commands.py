@@ -26,7 +26,7 @@ class Distance:
         "shaping",
         "misaligned",
     )
-    """Names of designs, or your own as module:attribute."""
+    """Names of designs, your own as module:attribute, or designed rewards as FILE.reward."""
     canonicalisation: str | None = None
     """val, minimal, minimal_weighted, val_potential, minimal_potential, epic, dard or none. By default val on tabular
     tasks, and minimal_weighted on samples, where only the two are offered (val needs many more samples)."""
@@ -86,7 +86,7 @@ class Audit:
     task: Annotated[str, arg(metavar="NAME")]
     """Name of a task (see `reward-design list`)."""
     reward: Annotated[str, arg(aliases=["--rewards"])]
-    """Name of a design, or your own as module:attribute."""
+    """Name of a design, your own as module:attribute, or a designed reward as FILE.reward."""
     gamma: float | None = None
     """Discount per step; by default the task's."""
     samples: int = 4000

@@ -23,7 +23,7 @@ class Search:
     space: Annotated[tuple[str, ...], arg(metavar="NAME=LOW,HIGH [NAME=LOW,HIGH ...]")]
     """What to change: agent.<setting>, or a number among the parameters of the reward; log:LOW,HIGH for logarithms."""
     reward: Annotated[str, arg(aliases=["--rewards"])] = "sparse"
-    """Name of a design, or your own as module:attribute."""
+    """Name of a design, your own as module:attribute, or a designed reward as FILE.reward."""
     trials: int = 20
     """Settings to try, those that --out has already included."""
     seeds: int = 3

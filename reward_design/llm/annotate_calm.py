@@ -15,7 +15,10 @@ from reward_design.llm.annotate_prompts import VERSION, Prompt, finding
 from reward_design.llm.annotate_steps import KEYROOM, Step, Subgoal
 from reward_design.llm.budget import BudgetExceeded
 from reward_design.llm.models import ChatModel
-from reward_design.llm.outcomes import ModelError
+from reward_design.llm.outcomes import UNANSWERED, ModelError
+
+MAX_UNANSWERED = 3
+"""Steps in a row with which a model may be out of reach before the work ends."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Annotations:
         verdicts: ``[steps, subgoals]``: 1 achieved, 0 not, NaN no verdict.
         evidence: of each verdict, "" without one.
         failures: how often which outcome left a step without verdict.
-        stopped: limit that ended the work before all steps were judged, None if none did.
+        stopped: limit that ended the work before all steps were judged, or outcome with which the model could not be
+            reached, several times in a row; None if nothing did.
     """
 
     steps: Sequence[Step]
@@ -88,7 +92,8 @@ def annotate(
     """Let a model judge which sub-goals each step achieved.
 
     A step about which the model gives no valid answer has no verdict (NaN): it is counted, and never taken for a step
-    in which nothing was achieved. A budget that ends keeps what there is.
+    in which nothing was achieved. A budget that ends keeps what there is, and so does a server that cannot be reached
+    for three steps in a row, each with all its retries: ``stopped`` says so.
 
     Args:
         model: who judges; give it a cache, and the same call goes on where it stopped.
@@ -103,7 +108,8 @@ def annotate(
 
     Raises:
         ValueError: without steps or sub-goals.
-        ModelError: if the model finds no sub-goals.
+        TypeError: for a model, steps or sub-goals that are none.
+        ModelError: if the model finds no sub-goals, or cannot be reached from the start.
 
     Example:
         >>> import json
@@ -116,22 +122,38 @@ def annotate(
         >>> annotate(chat_model(judge), [step]).scores()["key"].f1
         1.0
     """
+    if not isinstance(model, ChatModel):
+        raise TypeError(f"annotate needs a model of chat_model, got {type(model).__name__}; give chat_model(...).")
     if isinstance(subgoals, int):
         subgoals = find_subgoals(model, description, subgoals)
+    if not isinstance(subgoals, Mapping) or not all(isinstance(goal, Subgoal) for goal in subgoals.values()):
+        raise TypeError(
+            f"sub-goals must be a dictionary {{name: Subgoal(text)}} or how many to find, got {subgoals!r:.100}."
+        )
+    if not all(isinstance(step, Step) for step in steps):
+        raise TypeError("steps must be Step objects, as record_steps gives them.")
     if not steps or not subgoals:
         raise ValueError(f"annotate needs steps and sub-goals, got {len(steps)} and {len(subgoals)}.")
     prompt, names = Prompt() if prompt is None else prompt, list(subgoals)
     verdicts, evidence = np.full((len(steps), len(names)), np.nan), [[""] * len(names) for _ in steps]
     failures: Counter[str] = Counter()
-    schema, template, stopped = prompt.schema(names), f"calm {VERSION}", None
+    schema, template, stopped, unanswered = prompt.schema(names), f"calm {VERSION}", None, 0
     for number, step in enumerate(steps):
         try:
             (answer,) = model.ask(prompt.messages(step, subgoals), schema=schema, template=template)
             said = json.loads(answer.text)
             verdicts[number] = [said[name]["achieved"] for name in names]
             evidence[number] = [said[name]["evidence"] for name in names]
+            unanswered = 0
         except ModelError as error:
             failures[error.outcome] += 1
+            unanswered = unanswered + 1 if error.outcome in UNANSWERED else 0
+            if unanswered == MAX_UNANSWERED:
+                if number + 1 == unanswered:  # there is nothing to keep
+                    raise
+                stopped, number = error.outcome, number + 1
+                steps, verdicts, evidence = steps[:number], verdicts[:number], evidence[:number]
+                break
         except BudgetExceeded as stop:
             stopped = stop.limit
             steps, verdicts, evidence = steps[:number], verdicts[:number], evidence[:number]
@@ -145,11 +167,15 @@ def find_subgoals(model: ChatModel, description: str, num: int) -> dict[str, Sub
     """Let a model find the sub-goals of a task; nobody knows their labels.
 
     Raises:
-        ValueError: without a description, or for less than one sub-goal.
+        ValueError: without a description in words, or for less than one sub-goal.
         ModelError: if it names none that can be told apart.
     """
-    if num < 1 or not description.strip():
-        raise ValueError(f"to find sub-goals needs the description of the task and a number, got {num}.")
+    if num < 1:
+        raise ValueError(f"the number of sub-goals to find must be at least 1, got {num}.")
+    if not description.strip():
+        raise ValueError(
+            "to find sub-goals a model needs the task in words; give description=, such as task.description."
+        )
     messages, schema = finding(description, num)
     (answer,) = model.ask(messages, schema=schema, template=f"find subgoals {VERSION}")
     found = json.loads(answer.text)["subgoals"]
@@ -191,7 +217,12 @@ def baselines(steps: Sequence[Step], subgoals: Mapping[str, Subgoal] = KEYROOM) 
         By name: ``"majority"`` says for each sub-goal (and for ``"any"``) what is more frequent, ``"always"`` that it
         was achieved, ``"keyword"`` that it was if the message has one of its keywords; each as
         :meth:`Annotations.scores`.
+
+    Raises:
+        ValueError: without steps, or for sub-goals that name no events.
     """
+    if not steps:
+        raise ValueError("baselines need steps to judge, got none.")
     truth = labels(steps, subgoals)
     majority = np.broadcast_to(truth.mean(axis=0) > 0.5, truth.shape)
     keyword = np.array([[goal.mentioned(step) for goal in subgoals.values()] for step in steps])

@@ -11,6 +11,7 @@ arXiv:2410.23022 (all three, and the worker).
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from reward_design.agents.settings import at_least
 from reward_design.constructors import from_step
 from reward_design.core import Params, Reward, State, Transition
 from reward_design.llm.annotate_keys import UNUSED, count, digest, is_spoken, look_up, no_counts
@@ -80,7 +82,8 @@ def retrieval_reward(
         A :class:`Reward` of kind ``CAUSAL`` that is learned beside an agent.
 
     Raises:
-        ValueError: for a labeller of pairs, or ``num_messages`` below 1.
+        ValueError: for a labeller of pairs, ``num_messages`` below 1, or ``beta`` below 0.
+        TypeError: for anything but a labeller.
 
     Example:
         >>> from reward_design.llm import chat_model
@@ -129,7 +132,8 @@ def classification_reward(
         A :class:`Reward` of kind ``CAUSAL`` that is learned beside an agent.
 
     Raises:
-        ValueError: for a labeller of pairs, or ``num_messages`` below 1.
+        ValueError: for a labeller of pairs, ``num_messages`` below 1, or ``beta`` below 0.
+        TypeError: for anything but a labeller.
     """
     _check_pairs(labeller, False, "classification_reward")
     model: Any = CharNetwork() if network is None else network
@@ -176,7 +180,8 @@ def ranking_reward(
         A :class:`Reward` of kind ``CAUSAL`` that is learned beside an agent.
 
     Raises:
-        ValueError: for a labeller of single messages, or ``num_messages`` below 1.
+        ValueError: for a labeller of single messages, ``num_messages`` below 1, or ``beta`` below 0.
+        TypeError: for anything but a labeller.
     """
     _check_pairs(labeller, True, "ranking_reward")
     model: Any = CharNetwork() if network is None else network
@@ -203,6 +208,7 @@ def _counted(
     num_messages: int,
 ) -> Reward:
     """The reward r = value / N^beta of messages."""
+    at_least(SimpleNamespace(beta=beta), 0, "beta")
     if num_messages < 1:
         raise ValueError(f"num_messages must be at least 1, got {num_messages}.")
 
@@ -233,5 +239,9 @@ def _read(message: Message, t: Transition) -> Any:
 
 
 def _check_pairs(labeller: Labeller, pairs: bool, name: str) -> None:
+    if not isinstance(labeller, Labeller):
+        raise TypeError(
+            f"{name} needs a Labeller, got {type(labeller).__name__}; give Labeller(chat_model(...), goal)."
+        )
     if labeller.pairs != pairs:
         raise ValueError(f"{name} needs a Labeller(..., pairs={pairs}), got one with pairs={labeller.pairs}.")

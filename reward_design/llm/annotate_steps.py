@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from reward_design._names import suggestion
 from reward_design._optional import require
 from reward_design.envs.base import Task
 from reward_design.envs.minihack_events import EVENTS
 from reward_design.llm.annotate_keys import sight
+from reward_design.llm.describe import named_task
 
 # NetHack 3.6's own symbols for what is neither a creature nor an object, from GLYPH_CMAP_OFF on.
 _MAP = " |--------||.-|++##..##<><>_|\\#{}.}" + ".." + "## #}"
@@ -44,13 +46,32 @@ class Subgoal:
 
     Attributes:
         text: what, in words for the model.
-        events: any of which says that it really was achieved; empty where nobody knows.
+        events: any of which says that it really was achieved, names of
+            :data:`reward_design.envs.minihack_events.EVENTS`; empty where nobody knows.
         keywords: of the baseline: it takes a message with one of them for an achievement.
+
+    Raises:
+        ValueError: without a text, or for an event that is none.
+        TypeError: for one word in place of a tuple of them.
     """
 
     text: str
     events: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise ValueError(f"a sub-goal needs a text that says what to achieve, got {self.text!r}.")
+        for name in ("events", "keywords"):
+            if isinstance(getattr(self, name), str):
+                word = getattr(self, name)
+                raise TypeError(f"{name} of a sub-goal must be a tuple of words, got {word!r}; write ({word!r},).")
+        unknown = [event for event in self.events if event not in EVENTS]
+        if unknown:
+            raise ValueError(
+                f"unknown event {unknown[0]!r} of a sub-goal{suggestion(unknown[0], EVENTS)} "
+                f"Known: {', '.join(EVENTS)}."
+            )
 
     def achieved(self, step: Step) -> bool:
         """The programmatic label."""
@@ -69,7 +90,7 @@ KEYROOM: dict[str, Subgoal] = {
 
 
 def record_steps(
-    task: Task,
+    task: Task | str,
     num: int,
     *,
     subgoals: Mapping[str, Subgoal] = KEYROOM,
@@ -81,7 +102,7 @@ def record_steps(
     """Steps of a MiniHack task for :func:`annotate`, in random order.
 
     Args:
-        task: a ``minihack/...`` task.
+        task: a ``minihack/...`` task, or its name.
         num: how many.
         subgoals: that decide what is balanced; a step counts for the first that it achieves.
         balanced: equal parts of each sub-goal and of none, instead of what comes.
@@ -93,8 +114,20 @@ def record_steps(
         The steps.
 
     Raises:
-        ValueError: if ``most`` steps had too few of a kind.
+        ValueError: if ``most`` steps had too few of a kind, for a task that is none of MiniHack, for less than one
+            step, or for sub-goals without events where parts are to be equal.
     """
+    task = named_task(task)
+    if not task.name.startswith("minihack/"):
+        raise ValueError(
+            f"record_steps reads maps and messages of MiniHack, got task {task.name!r}; give one such as "
+            "'minihack/KeyRoom-S5', or make a Step of each transition yourself."
+        )
+    if num < 1:
+        raise ValueError(f"the number of steps must be at least 1, got {num}.")
+    blind = [name for name, goal in subgoals.items() if not goal.events]
+    if balanced and blind:
+        raise ValueError(f"nobody knows when {blind} are achieved (no events); record with balanced=False.")
     rng = np.random.default_rng(seed)
     kinds: list[str | None] = [*subgoals, None] if balanced else [None]
     wanted = {kind: num // len(kinds) + (i < num % len(kinds)) for i, kind in enumerate(kinds)}

@@ -5,6 +5,7 @@ adds beta times the value of a table, at every step; here a sub-goal pays once i
 that nothing is gained by doing it again.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,8 @@ def subgoal_reward(
         A :class:`Reward` of kind ``CAUSAL``.
 
     Raises:
-        ValueError: without any verdict, for steps without keys, or for an unknown ``value``.
+        ValueError: without any verdict, for steps without keys, for an unknown ``value``, or a ``beta`` that is none.
+        TypeError: for other annotations.
 
     Example:
         >>> import numpy as np, reward_design as rd
@@ -82,6 +84,12 @@ def subgoal_reward(
         >>> output.reward.tolist(), reward.step(reward.init(None, batch)[0], state, batch)[0].reward.tolist()
         ([0.5, 0.0], [0.0, 0.0])
     """
+    if not isinstance(annotations, Annotations):
+        raise TypeError(
+            f"subgoal_reward needs what annotate or programmatic returns, got {type(annotations).__name__}."
+        )
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be a finite number, got {beta}.")
     names = list(annotations.subgoals)
     keys, values, length = table(annotations, value)
 

@@ -43,6 +43,7 @@ class Labeller:
 
     Raises:
         ValueError: for settings below 1, or a goal without words.
+        TypeError: for a model that chat_model did not make.
     """
 
     def __init__(
@@ -58,11 +59,15 @@ class Labeller:
         wait: bool = False,
         seed: int = 0,
     ) -> None:
+        if not isinstance(model, ChatModel):
+            raise TypeError(
+                f"a Labeller needs a model of chat_model, got {type(model).__name__}; give chat_model(...)."
+            )
         self.model, self.goal, self.pairs = model, goal, pairs
         self.queue, self.attempts, self.capacity, self.low, self.wait = queue, attempts, capacity, low, wait
         at_least(self, 1, "queue", "attempts", "capacity", "low")
-        if not goal.strip():
-            raise ValueError("goal must say what the player wants, as in 'open the door', got nothing.")
+        if not isinstance(goal, str) or not goal.strip():
+            raise ValueError(f"goal must say what the player wants, as in 'open the door', got {goal!r}.")
         self.labels: dict[Item, float] = {}
         self.stopped: str | None = None
         self._waiting: deque[Item] = deque()

@@ -40,6 +40,8 @@ def checked(messages: Sequence[Message]) -> list[Message]:
         ValueError: for anything else than a list of messages that ends with one of the user.
     """
     roles = ("system", "user", "assistant")
+    if isinstance(messages, str):
+        raise ValueError(f"messages must be a list; write [{{'role': 'user', 'content': {messages[:40]!r}}}].")
     for message in messages:
         if set(message) != {"role", "content"} or message["role"] not in roles or not isinstance(
             message["content"], str

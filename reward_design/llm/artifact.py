@@ -10,7 +10,8 @@ from typing import Any
 from reward_design.llm.inputs import Spec
 from reward_design.llm.refusal import CandidateRefused
 
-FORMAT = "reward-design reward, version 1"
+_KIND = "reward-design reward"
+FORMAT = f"{_KIND}, version 1"
 MAX_FILE = 8 * 2**20
 
 
@@ -78,7 +79,13 @@ def from_text(text: str) -> Artifact:
     """
     try:
         content = json.loads(text)
-        if content.pop("format") != FORMAT:
+        written = content.pop("format")
+        if written != FORMAT and str(written).startswith(_KIND):
+            raise _refused(
+                f"the file is a {written}, and this version of the package reads {FORMAT}; build the reward anew with "
+                "build_reward from the entry 'source' of the file, and save it."
+            )
+        if written != FORMAT:
             raise _refused(f"the file is not a {FORMAT}; save it with save_reward.")
         claimed = content.pop("sha256")
         if claimed != _digest(content):

@@ -22,7 +22,7 @@ class Lazily:
         lock, made = self._made.setdefault(os.getpid(), (asyncio.Lock(), []))
         async with lock:
             if not made:
-                made.append(await asyncio.to_thread(self._make))
+                made.append(await loop.in_thread(self._make))  # a daemon: an interrupt does not wait for it
         return await made[0].complete(*args)
 
 

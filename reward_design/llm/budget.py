@@ -167,9 +167,10 @@ class Budget:
         with self._lock:
             return self.seconds - self._now().seconds
 
-    def out_of_time(self) -> BudgetExceeded:
-        """The exception for a run that has used its wall time, or would, waiting."""
-        return BudgetExceeded("seconds", self._reached("seconds", self._now().seconds))
+    def out_of_time(self, last: Exception) -> BudgetExceeded:
+        """The exception for a run that has used its wall time, or would, waiting; with how its last attempt ended."""
+        text = self._reached("seconds", self._now().seconds)
+        return BudgetExceeded("seconds", f"{text} The last attempt ended in {last}")
 
     def report(self) -> dict[str, float | int]:
         """What was used, as plain numbers for records."""

@@ -139,8 +139,7 @@ def reward_of(artifact: Artifact, task: Task | None = None) -> Reward:
         CandidateRefused: if the program is not what it says, or not for this task.
     """
     if artifact.language == "terms":
-        compiled = terms_reward(artifact.source, task or _own_task(artifact))
-        return dataclasses.replace(compiled, name=NAME, settings={**compiled.settings, "artifact": artifact})
+        return _of_terms(artifact, task or _own_task(artifact))
     if task is not None:
         _check_inputs(artifact, task)
     call = callable_program(verified_artifact(artifact))
@@ -176,6 +175,18 @@ def _checked(source: str, task: Task, language: str, time_limit: float, min_isol
         return check_code(source, task, time_limit=float(time_limit), min_isolation=Isolation(min_isolation))
     terms_reward(source, task)
     return Artifact("terms", source, recipe(task))
+
+
+def _of_terms(artifact: Artifact, task: Task) -> Reward:
+    """The reward of a document. JAX reads the last entry where an index is too large: other inputs are refused."""
+    compiled, specs = terms_reward(artifact.source, task), input_specs(task)
+
+    def init(key: Any, example: Transition) -> tuple[Any, State]:
+        flat_inputs(specs, ("obs", "next_obs"), example)
+        return compiled.init(key, example)
+
+    settings = {**compiled.settings, "artifact": artifact}
+    return dataclasses.replace(compiled, name=NAME, init=init, settings=settings)
 
 
 def _own_task(artifact: Artifact) -> Task:

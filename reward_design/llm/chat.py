@@ -192,7 +192,7 @@ class ChatModel:
                     raise
                 delay = self.retry.delay(number, error.wait, rng)
                 if delay >= self.budget.remaining_seconds():
-                    raise self.budget.out_of_time() from error
+                    raise self.budget.out_of_time(error) from error
                 self.outcomes[f"retried: {error.outcome}"] += 1
                 await asyncio.sleep(delay)
         raise AssertionError("unreachable")
@@ -207,7 +207,7 @@ class ChatModel:
             if isinstance(error, ModelError) and not error.may_have_cost:
                 self.budget.refund(charge)
             if isinstance(error, ModelError) and error.outcome == "time-out" and left < self.time_limit:
-                raise self.budget.out_of_time() from error
+                raise self.budget.out_of_time(error) from error
             raise
         self.budget.settle(charge, got.prompt_tokens, got.completion_tokens)
         spent.prompt += got.prompt_tokens

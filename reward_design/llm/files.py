@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+import jax
+
+from reward_design._names import suggestion
 from reward_design.core import Reward
 from reward_design.envs.base import Task
-from reward_design.llm.artifact import MAX_FILE, from_text
+from reward_design.llm.artifact import MAX_FILE, Artifact, from_text
 from reward_design.llm.build import artifact_of, reward_of
 from reward_design.llm.describe import named_task
 from reward_design.llm.refusal import CandidateRefused
@@ -60,20 +63,60 @@ def load_reward(path: str | os.PathLike[str], task: Task | str | None = None) ->
 
     Raises:
         CandidateRefused: at stage ``artifact``, if the file is not a saved reward, was changed, or is for other inputs
-            than the task has; at stage ``verify``, if its program is not what rewards consist of.
-        FileNotFoundError: if there is no such file.
+            than the task has; at stage ``terms``, if it names factors that the task does not have; at stage
+            ``verify``, if its program is not what rewards consist of. The reason begins with the file.
+        FileNotFoundError: if there is no such file, with the nearest name.
+        IsADirectoryError: for a folder.
 
     Example:
         >>> load_reward("README.md")
         Traceback (most recent call last):
-        reward_design.llm.refusal.CandidateRefused: refused at stage 'artifact': the file is not a saved reward ...
+        reward_design.llm.refusal.CandidateRefused: refused at stage 'artifact': 'README.md': the file is not a ...
     """
-    with open(path, "rb") as file:
-        data = file.read(MAX_FILE + 1)
+    wanted, name, artifact = None if task is None else named_task(task), repr(os.fspath(path)), None
+    try:
+        artifact = _read(Path(path))
+        if wanted is not None and artifact.task is not None and artifact.task[0] != wanted.name:
+            name = f"{name}, which was made for task {artifact.task[0]!r}"
+        return reward_of(artifact, wanted)
+    except CandidateRefused as refused:
+        raise CandidateRefused(refused.stage, f"{name}: {refused.reason}{_age(artifact, refused)}") from None
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _age(artifact: Artifact | None, refused: CandidateRefused) -> str:
+    """What to do about a program that another version of JAX wrote and this one does not accept."""
+    versions = {} if artifact is None else artifact.provenance.get("versions", {})
+    then = versions.get("jax", "") if isinstance(versions, dict) else ""
+    if refused.stage != "verify" or then in ("", jax.__version__):
+        return ""
+    return f" It was built with JAX {then}, and here is {jax.__version__}: build it anew from its entry 'source'."
+
+
+def _read(path: Path) -> Artifact:
+    """What is in a file.
+
+    Raises:
+        CandidateRefused: at stage ``artifact``.
+        FileNotFoundError: if there is no such file.
+        IsADirectoryError: for a folder.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        there = [found.name for found in path.parent.glob(f"*{SUFFIX}")]
+        near = suggestion(path.name, there)
+        raise FileNotFoundError(
+            f"there is no reward file {str(path)!r}{near if near != '.' else '; save_reward writes one.'}"
+        ) from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"{str(path)!r} is a folder; give the file of a reward in it.") from None
     if len(data) > MAX_FILE:
         raise CandidateRefused("artifact", f"the file has more than {MAX_FILE} bytes; it is not a saved reward.")
     try:
-        artifact = from_text(data.decode("utf-8"))
+        return from_text(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise CandidateRefused("artifact", "the file is not text; save rewards with save_reward.") from None
-    return reward_of(artifact, None if task is None else named_task(task))

@@ -64,6 +64,7 @@ def chat_model(
 
     Raises:
         ValueError: for settings that cannot be, a missing key, money without a price.
+        TypeError: for a budget or a price that is none.
         ImportError: if the extra ``llm``, or for local models ``local-llm``, is missing.
 
     Example:
@@ -140,6 +141,12 @@ def _key(name: str) -> str | None:
 
 
 def _check_settings(model: ChatModel) -> None:
+    for name, kind, given in (("budget", Budget, model.budget), ("price", Price | None, model.price)):
+        if not isinstance(given, kind):
+            made = name.capitalize()
+            raise TypeError(
+                f"{name} must be made by reward_design.llm.{made}, got {type(given).__name__}: {name}={made}(...)."
+            )
     at_least(model, 0, "temperature")
     at_least(model, 1, "max_tokens", "parallel")
     if model.temperature == float("inf"):

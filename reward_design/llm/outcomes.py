@@ -23,6 +23,8 @@ FINAL = {
 }
 """Outcomes that asking again would not change, or not cheaply; kept in the cache."""
 OUTCOMES = {**TRANSIENT, **FINAL}
+UNANSWERED = (*TRANSIENT, "rejected")
+"""Outcomes with which a model did not answer at all; with the others it did, though in vain."""
 
 
 class ModelError(RuntimeError):

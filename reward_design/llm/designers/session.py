@@ -23,7 +23,7 @@ from reward_design.llm.designers.prompts import label, render
 from reward_design.llm.designers.told import side_by_side
 from reward_design.llm.files import load_reward, save_reward
 from reward_design.llm.models import ChatModel
-from reward_design.llm.outcomes import ModelError
+from reward_design.llm.outcomes import UNANSWERED, ModelError
 from reward_design.llm.refusal import CandidateRefused
 from reward_design.llm.schemas import Message
 from reward_design.llm.terms import terms_schema
@@ -32,8 +32,6 @@ EMBEDDED = "SmolLM2"
 """How the name of the embedded model begins."""
 MAX_TERMS = 4
 """Terms that the embedded model may write; longer lists it does not end."""
-ANSWERED = ("truncated", "invalid", "empty", "refusal", "gigantic")
-"""Outcomes of a call with which the model did answer, though in vain."""
 NUM_RANDOM = 32
 """Episodes of random actions with which the buffer of CARD's gate begins."""
 
@@ -217,12 +215,14 @@ class Session:
     def _ask(self, messages: list[Message], mark: str, first: int, count: int, template: str, schema: Any) -> None:
         assert self.model is not None
         stop, why = None, "the model gave no answer"
+        wanted = "an answer" if count == 1 else f"{count} answers"
+        self.tell("ask", f"asking {self.model.name.partition('@')[0]} for {wanted} ({template})")
         try:
             answers = self.model.ask(messages, samples=count, schema=schema, template=template, first=first)
         except BudgetExceeded as limit:
             stop, answers = limit, limit.answers
         except ModelError as error:  # an answer that is none is a draw in vain; a server that is gone ends the search
-            if error.outcome not in ANSWERED:
+            if error.outcome in UNANSWERED:
                 raise
             answers, why = [], str(error)
         given = {answer.sample: answer for answer in answers}
