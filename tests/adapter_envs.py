@@ -24,7 +24,12 @@ class Walk(gymnasium.Env):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         box = spaces.Box(-5.0, 5.0, (2,), np.float32)
         parts = {"position": box, "cell": spaces.Discrete(11)}
-        self.observation_space = box if layout == "box" else spaces.Dict(parts)
+        self.observation_space = {
+            "box": box,
+            "dict": spaces.Dict(parts),
+            "nested": spaces.Dict({"body": spaces.Dict(parts)}),
+            "tuple": spaces.Tuple((box, spaces.Dict(parts))),
+        }[layout]
         self._position, self._time = np.zeros(2, np.float32), 0
 
     def reset(self, *, seed=None, options=None):
@@ -49,7 +54,8 @@ class Walk(gymnasium.Env):
         position = self._position if self.reuse else self._position.copy()
         if self.layout == "box":
             return position
-        return {"position": position, "cell": np.int64(np.floor(self._position[0]) + 5)}
+        parts = {"position": position, "cell": np.int64(np.floor(self._position[0]) + 5)}
+        return {"dict": parts, "nested": {"body": parts}, "tuple": (position, parts)}[self.layout]
 
 
 def record(num_envs, num_steps, layout="box", seed=5):
@@ -74,4 +80,6 @@ def lane_actions(lane, num_steps):
 
 
 def _copied(obs):
-    return {k: np.array(v) for k, v in obs.items()} if isinstance(obs, dict) else obs.copy()
+    if isinstance(obs, tuple):
+        return tuple(map(_copied, obs))
+    return {k: _copied(v) for k, v in obs.items()} if isinstance(obs, dict) else np.array(obs)

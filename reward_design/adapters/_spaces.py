@@ -1,6 +1,6 @@
 """Values of gymnasium spaces as copied NumPy arrays ``[B, ...]``, from one environment or a batch of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,15 @@ def zeros(space: spaces.Space, num_envs: int) -> Any:
 def merge(lanes: np.ndarray, on_true: Any, on_false: Any) -> Any:
     """Leaves of ``on_true`` in the lanes where ``lanes`` is true, of ``on_false`` elsewhere."""
     return jax.tree.map(lambda a, b: np.where(lanes.reshape(-1, *[1] * (a.ndim - 1)), a, b), on_true, on_false)
+
+
+def lane_of(values: Any, lane: int) -> Any:
+    """One lane of a batch: dictionaries and tuples of arrays ``[B, ...]``, nested or not, or an array of objects."""
+    if isinstance(values, Mapping):
+        return {name: lane_of(part, lane) for name, part in values.items()}
+    if isinstance(values, tuple):
+        return tuple(lane_of(part, lane) for part in values)
+    return values[lane]
 
 
 def numeric_info(key: str, value: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from gymnasium.wrappers import Autoreset
 
 from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
+from reward_design.adapters._spaces import lane_of
 from reward_design.core import Kind, Params, Reward
 
 __all__ = ["RewardWrapper", "VectorRewardWrapper"]
@@ -220,7 +221,7 @@ def _final_obs(infos: Mapping[str, Any], lane: int) -> Any:
             "autoreset mode SAME_STEP needs info['final_obs'] of lanes that ended, got info with "
             f"{sorted(map(str, infos))}; use the mode NEXT_STEP, or move this wrapper below the one that removed it."
         )
-    return {k: v[lane] for k, v in final.items()} if isinstance(final, dict) else final[lane]
+    return lane_of(final, lane)
 
 
 def _original(infos: Mapping[str, Any], rewards: Any, ended: np.ndarray) -> np.ndarray:

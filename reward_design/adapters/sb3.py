@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from reward_design._optional import require
 from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
+from reward_design.adapters._spaces import lane_of
 from reward_design.adapters.gymnasium import autoreset_mode
 from reward_design.core import Params, Reward
 
@@ -207,7 +208,7 @@ class GymnasiumVecEnv(VecEnv):
         for lane, row in enumerate(rows):
             row["TimeLimit.truncated"] = bool(truncated[lane] and not terminated[lane])
         for lane in ended:
-            rows[lane]["terminal_observation"] = _copied(_lane(final_obs, lane))
+            rows[lane]["terminal_observation"] = _copied(lane_of(final_obs, lane))
         if ended and self.mode is AutoresetMode.DISABLED:
             obs, infos = self.envs_below.reset(options={"reset_mask": dones.copy()})
             fresh = _rows(infos, self.num_envs)
@@ -294,14 +295,6 @@ def _rows(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
         for lane in range(num_envs) if known is None else np.flatnonzero(known).tolist():
             rows[lane][name] = lanes[lane]
     return rows
-
-
-def _lane(values: Any, lane: int) -> Any:
-    if isinstance(values, Mapping):
-        return {name: _lane(part, lane) for name, part in values.items()}
-    if isinstance(values, tuple):
-        return tuple(_lane(part, lane) for part in values)
-    return values[lane]
 
 
 def _copied(values: Any) -> Any:
