@@ -78,8 +78,9 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
     ) -> None:
         if not isinstance(venv, VecEnv):
             raise TypeError(
-                f"VecRewardWrapper expects a stable-baselines3 VecEnv, got {type(venv).__name__}; use DummyVecEnv, or "
-                "a wrapper of reward_design.adapters.gymnasium."
+                f"VecRewardWrapper expects a stable-baselines3 VecEnv, got {type(venv).__name__}; use DummyVecEnv, "
+                "GymnasiumVecEnv around a gymnasium vector environment, or a wrapper of "
+                "reward_design.adapters.gymnasium."
             )
         self._normalisers = _normalisers(venv)
         _check_lanes(venv)
@@ -158,6 +159,7 @@ class GymnasiumVecEnv(VecEnv):
         envs: a vector environment in mode ``SAME_STEP`` or ``DISABLED``.
 
     Raises:
+        TypeError: if ``envs`` is no gymnasium vector environment.
         ValueError: in mode ``NEXT_STEP``, which has steps that are no experience, or around a wrapper that would give
             wrong last observations or infos.
 
@@ -170,6 +172,11 @@ class GymnasiumVecEnv(VecEnv):
     """
 
     def __init__(self, envs: VectorEnv) -> None:
+        if not isinstance(envs, VectorEnv):
+            raise TypeError(
+                f"GymnasiumVecEnv expects a gymnasium VectorEnv, got {type(envs).__name__}; a single environment goes "
+                "into stable-baselines3's DummyVecEnv, and a VecEnv needs nothing around it."
+            )
         self.mode = AutoresetMode[autoreset_mode(envs).upper()]
         if self.mode is AutoresetMode.NEXT_STEP:
             raise ValueError(
