@@ -1,6 +1,6 @@
 """Stacks of stable-baselines3 wrappers against the hand-written loop of ``test_wrapper_stacks``."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import functools
 

@@ -4,7 +4,7 @@ The reward of these tests depends on everything that a wrong order or a wrong re
 action, the kind of end, and two memories (the time in the episode and where its first step led).
 """
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import functools
 
