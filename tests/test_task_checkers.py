@@ -36,6 +36,7 @@ ADVICE = [
     "ignore:.*symmetric and normalized",
     "ignore:.*unconventional shape",
     "ignore:.*upper and lower bounds are not in",
+    "ignore:The minimal resolution for an image is",
 ]
 every_family = pytest.mark.parametrize("name", FAMILIES)
 pytestmark = [pytest.mark.filterwarnings(text) for text in ADVICE]
