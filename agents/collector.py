@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from reward_design.adapters._order import check_trained
+from reward_design.adapters._spaces import lane_of
 from reward_design.core import Transition
 from reward_design.envs.host import HostEnv, map_space, numeric_zeros
 from reward_design.envs.observations import amiss, observed_amiss
@@ -104,7 +105,7 @@ class Collector:
             self._ended = ended
         elif ended.any() and self.mode is AutoresetMode.SAME_STEP:
             for lane in np.flatnonzero(ended).tolist():
-                final = self._as_obs(_lane(infos["final_obs"], lane))
+                final = self._as_obs(lane_of(infos["final_obs"], lane))
                 jax.tree.map(lambda into, value, lane=lane: into[t].__setitem__(lane, value), rows.next_obs, final)
         elif ended.any():
             self.obs = self._as_obs(self.envs.reset(options={"reset_mask": ended})[0])
@@ -158,7 +159,3 @@ def _write(into: Any, t: int, values: Any) -> None:
         into[t] = values
         return
     jax.tree.map(lambda rows, value: rows.__setitem__(t, value), into, values)
-
-
-def _lane(final: Any, lane: int) -> Any:
-    return {name: part[lane] for name, part in final.items()} if isinstance(final, dict) else final[lane]

@@ -84,6 +84,21 @@ class SpacesOnly(HostEnv):
         return transition.terminated & False
 
 
+class NotCopied:
+    """Base of environments of which a copy would be broken: what they step lies outside Python or in shared memory."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse ``copy.copy``, ``copy.deepcopy`` and ``pickle``.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled, as the state of its simulator would be lost; make "
+            "another one with Task.make() or Task.vector(), and copy or pickle the task's env, which makes them."
+        )
+
+
 def example_transition(
     observation_space: spaces.Space,
     action_space: spaces.Space,

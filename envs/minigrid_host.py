@@ -16,6 +16,7 @@ import gymnasium
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 
 from reward_design._names import suggestion
 from reward_design._optional import require
@@ -33,7 +34,7 @@ MISSION_BYTES = 256
 _KINDS, _COLOURS, _STATES = 11, 6, 3
 
 
-class FaramaGrid(gymnasium.Wrapper):
+class FaramaGrid(gymnasium.Wrapper, RecordConstructorArgs):
     """A level of MiniGrid with numbers for observations, and with milestones and events, see :func:`farama_task`.
 
     Args:
@@ -42,6 +43,7 @@ class FaramaGrid(gymnasium.Wrapper):
     """
 
     def __init__(self, env: gymnasium.Env, observation: str) -> None:
+        RecordConstructorArgs.__init__(self, observation=observation)
         super().__init__(env)
         self.level: Any = env.unwrapped
         self.one_hot = observation == "one_hot"

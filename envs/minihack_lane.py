@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from reward_design.envs.host import NotCopied
 from reward_design.envs.minihack_events import EVENTS, SUCCESS, flags
 from reward_design.envs.minihack_game import DEATH, KeyGame, open_game
 from reward_design.envs.minihack_glyphs import FIRST_LANDMARK, ITEMS, KNOWN, LANDMARKS, UNKNOWN, glyphs
@@ -54,7 +55,7 @@ class Level:
     des_file: str | None = None
 
 
-class MiniHackLane(gymnasium.Env):
+class MiniHackLane(NotCopied, gymnasium.Env):
     """A level of MiniHack; rewards and course are MiniHack's own, step by step.
 
     Different from ``gymnasium.make("MiniHack-...-v0")``: ``reset(seed=...)`` fixes everything that follows; time limits

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.utils import RecordConstructorArgs
 
 from reward_design._names import suggestion
 from reward_design.combinators import environment_reward
@@ -119,10 +120,11 @@ class _Episodic:
         return new
 
 
-class _Paid(gymnasium.Wrapper):
+class _Paid(gymnasium.Wrapper, RecordConstructorArgs):
     """A single environment with the reward of a variant."""
 
     def __init__(self, env: gymnasium.Env, task: MujocoTask) -> None:
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, task=task)
         super().__init__(env)
         self.task, self.pay = task, task.payer(1)
 

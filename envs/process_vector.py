@@ -17,12 +17,12 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import DTypeLike
 
 from reward_design._cores import num_cores
-from reward_design.envs.host import map_space
+from reward_design.envs.host import NotCopied, map_space
 from reward_design.envs.process_memory import Memory, Path, at
 from reward_design.envs.process_worker import STEP, Worker, end_all
 
 
-class ProcessVectorEnv(gymnasium.vector.VectorEnv):
+class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
     """Steps environments in worker processes, several in each, in autoreset mode ``SAME_STEP``.
 
     Actions, observations, rewards and info entries travel through shared memory, and one byte each way tells a worker

@@ -12,12 +12,12 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import DTypeLike
 
-from reward_design.envs.host import map_space
+from reward_design.envs.host import NotCopied, map_space
 from reward_design.envs.process_memory import Memory, at
 from reward_design.envs.process_worker import Lanes
 
 
-class SerialVectorEnv(gymnasium.vector.VectorEnv):
+class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
     """Steps environments in this process, in autoreset mode ``SAME_STEP``, for less than gymnasium's ``SyncVectorEnv``.
 
     Observations and info entries are written straight into the arrays of the batch. Every array returned is fresh;
@@ -35,6 +35,7 @@ class SerialVectorEnv(gymnasium.vector.VectorEnv):
 
     Raises:
         ValueError: for fewer than one lane.
+        TypeError: when it is copied or pickled.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}

@@ -18,13 +18,18 @@ class Walk(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
-    def __init__(self, layout="box", reuse=True, render_mode=None):
-        self.reuse = reuse
+    def __init__(self, layout="box", reuse=True, render_mode=None, limit=LIMIT):
+        self.reuse, self.limit = reuse, limit
         self.layout, self.render_mode = layout, render_mode
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         box = spaces.Box(-5.0, 5.0, (2,), np.float32)
         parts = {"position": box, "cell": spaces.Discrete(11)}
-        self.observation_space = box if layout == "box" else spaces.Dict(parts)
+        self.observation_space = {
+            "box": box,
+            "dict": spaces.Dict(parts),
+            "nested": spaces.Dict({"body": spaces.Dict(parts)}),
+            "tuple": spaces.Tuple((box, spaces.Dict(parts))),
+        }[layout]
         self._position, self._time = np.zeros(2, np.float32), 0
 
     def reset(self, *, seed=None, options=None):
@@ -40,7 +45,7 @@ class Walk(gymnasium.Env):
         info = {"speed": float(np.abs(move).sum()), "event": (move > 0).astype(np.int64)}
         reward = float(1.0 - np.abs(self._position).sum())
         terminated = bool(self._position[0] > 0.9)
-        return self._observed(), reward, terminated, self._time >= LIMIT, info
+        return self._observed(), reward, terminated, self._time >= self.limit, info
 
     def render(self):
         return np.full((4, 4, 3), self._time, np.uint8)
@@ -49,14 +54,15 @@ class Walk(gymnasium.Env):
         position = self._position if self.reuse else self._position.copy()
         if self.layout == "box":
             return position
-        return {"position": position, "cell": np.int64(np.floor(self._position[0]) + 5)}
+        parts = {"position": position, "cell": np.int64(np.floor(self._position[0]) + 5)}
+        return {"dict": parts, "nested": {"body": parts}, "tuple": (position, parts)}[self.layout]
 
 
-def record(num_envs, num_steps, layout="box", seed=5):
+def record(num_envs, num_steps, layout="box", seed=5, limit=LIMIT):
     """The bare environment's episodes, lane by lane, without any vector environment: a dict of lists of rows."""
     lanes = []
     for lane in range(num_envs):
-        env, rows = Walk(layout), []
+        env, rows = Walk(layout, limit=limit), []
         actions = lane_actions(lane, num_steps)
         obs = _copied(env.reset(seed=seed + lane)[0])
         for action in actions:
@@ -74,4 +80,6 @@ def lane_actions(lane, num_steps):
 
 
 def _copied(obs):
-    return {k: np.array(v) for k, v in obs.items()} if isinstance(obs, dict) else obs.copy()
+    if isinstance(obs, tuple):
+        return tuple(map(_copied, obs))
+    return {k: _copied(v) for k, v in obs.items()} if isinstance(obs, dict) else np.array(obs)

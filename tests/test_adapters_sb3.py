@@ -284,3 +284,30 @@ def test_reused_buffers_are_suspected():
     venv.reset()
     with pytest.warns(UserWarning, match="wrap each environment in gymnasium.wrappers.TransformObservation"):
         walk_to_the_end(venv)
+
+
+def test_each_wrapper_names_the_one_that_takes_the_environment(untyped):
+    venv, envs = DummyVecEnv(thunks()), SyncVectorEnv([Walk])
+    for wrapper in (RewardWrapper, VectorRewardWrapper):
+        with pytest.raises(TypeError, match=r"got DummyVecEnv .*; use reward_design.adapters.sb3.VecRewardWrapper\."):
+            wrapper(venv, rd.environment_reward())
+    with pytest.raises(TypeError, match="got SyncVectorEnv; use DummyVecEnv, GymnasiumVecEnv around a gymnasium"):
+        VecRewardWrapper(envs, rd.environment_reward())
+    for other in (venv, Walk()):
+        with pytest.raises(
+            TypeError, match=f"GymnasiumVecEnv expects a gymnasium VectorEnv, got {type(other).__name__}"
+        ):
+            GymnasiumVecEnv(other)
+
+
+class Forgetful(Walk):
+    """Its observations lack an entry of its space."""
+
+    def _observed(self):
+        return {"position": super()._observed()["position"]}
+
+
+def test_an_observation_without_an_entry_of_its_space_is_named():
+    env = RewardWrapper(Forgetful("dict"), shaping("dict"))
+    with pytest.raises(ValueError, match=r"has the entry 'cell', but this value has only \['position'\]; give every"):
+        env.reset(seed=0)

@@ -44,7 +44,7 @@ def check_vector(envs: VectorEnv, autoreset: str, rule: str = "must lie outside 
             raise ValueError(
                 "RecordEpisodeStatistics counts wrongly in autoreset mode SAME_STEP before gymnasium 1.4 (it leaves "
                 "out the first step of every further episode); wrap each environment in "
-                "gymnasium.wrappers.RecordEpisodeStatistics instead, or use the mode NEXT_STEP."
+                "gymnasium.wrappers.RecordEpisodeStatistics instead, or use the mode DISABLED."
             )
 
 

@@ -1,6 +1,6 @@
 """Values of gymnasium spaces as copied NumPy arrays ``[B, ...]``, from one environment or a batch of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,8 @@ from gymnasium import spaces
 
 def copier(space: spaces.Space, what: str) -> Callable[[Any], Any]:
     """Function that copies a value of ``space``, single or batched, to arrays ``[B, ...]`` of the space's dtypes.
+
+    The function raises ValueError for a value that lacks an entry of a dictionary space.
 
     Raises:
         TypeError: if nothing in the space is a number.
@@ -24,13 +26,26 @@ def copier(space: spaces.Space, what: str) -> Callable[[Any], Any]:
 def _copier(space: spaces.Space) -> Callable[[Any], Any] | None:
     if isinstance(space, spaces.Dict):
         parts = {k: copy for k, s in space.items() if (copy := _copier(s))}
-        return (lambda x: {k: copy(x[k]) for k, copy in parts.items()}) if parts else None
+        return partial(_entries, parts) if parts else None
     if isinstance(space, spaces.Tuple):
         parts = {i: copy for i, s in enumerate(space) if (copy := _copier(s))}
         return (lambda x: tuple(copy(x[i]) for i, copy in parts.items())) if parts else None
     if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return partial(np.array, dtype=space.dtype, ndmin=len(space.shape or ()) + 1)
     return None
+
+
+def _entries(parts: Mapping[str, Callable[[Any], Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: copy(values[name]) for name, copy in parts.items()}
+    except KeyError:
+        lost = [name for name in parts if name not in values]
+        if not lost:
+            raise  # of a part of it
+        raise ValueError(
+            f"the environment's space has the entry {lost[0]!r}, but this value has only "
+            f"{sorted(map(str, values))}; give every entry of the space, or take it out of the space."
+        ) from None
 
 
 def zeros(space: spaces.Space, num_envs: int) -> Any:
@@ -45,6 +60,15 @@ def zeros(space: spaces.Space, num_envs: int) -> Any:
 def merge(lanes: np.ndarray, on_true: Any, on_false: Any) -> Any:
     """Leaves of ``on_true`` in the lanes where ``lanes`` is true, of ``on_false`` elsewhere."""
     return jax.tree.map(lambda a, b: np.where(lanes.reshape(-1, *[1] * (a.ndim - 1)), a, b), on_true, on_false)
+
+
+def lane_of(values: Any, lane: int) -> Any:
+    """One lane of a batch: dictionaries and tuples of arrays ``[B, ...]``, nested or not, or an array of objects."""
+    if isinstance(values, Mapping):
+        return {name: lane_of(part, lane) for name, part in values.items()}
+    if isinstance(values, tuple):
+        return tuple(lane_of(part, lane) for part in values)
+    return values[lane]
 
 
 def numeric_info(key: str, value: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from gymnasium.wrappers import Autoreset
 
 from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
+from reward_design.adapters._spaces import lane_of
 from reward_design.core import Kind, Params, Reward
 
 __all__ = ["RewardWrapper", "VectorRewardWrapper"]
@@ -66,7 +67,7 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
         info_keys: Sequence[str] = (),
     ) -> None:
         if not isinstance(env, gymnasium.Env):
-            raise TypeError(f"RewardWrapper expects a single gymnasium.Env, got {_kind(env)}; use VectorRewardWrapper.")
+            raise TypeError(f"RewardWrapper expects a single gymnasium.Env, got {_kind(env)}; use {_wrapper_of(env)}.")
         arguments: dict[str, Any] = {"reward": reward, "params": params, "seed": seed, "info_keys": info_keys}
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         _order.check_single(env)
@@ -154,7 +155,9 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
         info_keys: Sequence[str] = (),
     ) -> None:
         if not isinstance(envs, VectorEnv):
-            raise TypeError(f"VectorRewardWrapper expects a gymnasium VectorEnv, got {_kind(envs)}; use RewardWrapper.")
+            raise TypeError(
+                f"VectorRewardWrapper expects a gymnasium VectorEnv, got {_kind(envs)}; use {_wrapper_of(envs)}."
+            )
         mode = autoreset_mode(envs)
         _order.check_vector(envs, mode)
         _order.check_rewards(envs)
@@ -221,7 +224,7 @@ def _final_obs(infos: Mapping[str, Any], lane: int) -> Any:
             "autoreset mode SAME_STEP needs info['final_obs'] of lanes that ended, got info with "
             f"{sorted(map(str, infos))}; use the mode NEXT_STEP, or move this wrapper below the one that removed it."
         )
-    return {k: v[lane] for k, v in final.items()} if isinstance(final, dict) else final[lane]
+    return lane_of(final, lane)
 
 
 def _original(infos: Mapping[str, Any], rewards: Any, ended: np.ndarray) -> np.ndarray:
@@ -254,3 +257,10 @@ def _has_autoreset(env: Any) -> bool:
 
 def _kind(env: Any) -> str:
     return f"the vector environment {env}" if isinstance(env, VectorEnv) else f"{type(env).__name__} {env}"
+
+
+def _wrapper_of(env: Any) -> str:
+    """The wrapper that takes ``env``; a vector environment of stable-baselines3 is told by what only it has."""
+    if isinstance(env, VectorEnv):
+        return "VectorRewardWrapper"
+    return "reward_design.adapters.sb3.VecRewardWrapper" if hasattr(env, "step_wait") else "RewardWrapper"

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from reward_design._optional import require
 from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
+from reward_design.adapters._spaces import lane_of
 from reward_design.adapters.gymnasium import autoreset_mode
 from reward_design.core import Params, Reward
 
@@ -79,8 +80,9 @@ class VecRewardWrapper(RewardAttributes, VecEnvWrapper):
     ) -> None:
         if not isinstance(venv, VecEnv):
             raise TypeError(
-                f"VecRewardWrapper expects a stable-baselines3 VecEnv, got {type(venv).__name__}; use DummyVecEnv, or "
-                "a wrapper of reward_design.adapters.gymnasium."
+                f"VecRewardWrapper expects a stable-baselines3 VecEnv, got {type(venv).__name__}; use DummyVecEnv, "
+                "GymnasiumVecEnv around a gymnasium vector environment, or a wrapper of "
+                "reward_design.adapters.gymnasium."
             )
         self._normalisers = _normalisers(venv)
         _check_lanes(venv)
@@ -159,6 +161,7 @@ class GymnasiumVecEnv(VecEnv):
         envs: a vector environment in mode ``SAME_STEP`` or ``DISABLED``.
 
     Raises:
+        TypeError: if ``envs`` is no gymnasium vector environment.
         ValueError: in mode ``NEXT_STEP``, which has steps that are no experience, or around a wrapper that would give
             wrong last observations or infos.
 
@@ -171,6 +174,11 @@ class GymnasiumVecEnv(VecEnv):
     """
 
     def __init__(self, envs: VectorEnv) -> None:
+        if not isinstance(envs, VectorEnv):
+            raise TypeError(
+                f"GymnasiumVecEnv expects a gymnasium VectorEnv, got {type(envs).__name__}; a single environment goes "
+                "into stable-baselines3's DummyVecEnv, and a VecEnv needs nothing around it."
+            )
         self.mode = AutoresetMode[autoreset_mode(envs).upper()]
         if self.mode is AutoresetMode.NEXT_STEP:
             raise ValueError(
@@ -209,7 +217,7 @@ class GymnasiumVecEnv(VecEnv):
         for lane, row in enumerate(rows):
             row["TimeLimit.truncated"] = bool(truncated[lane] and not terminated[lane])
         for lane in ended:
-            rows[lane]["terminal_observation"] = _copied(_lane(final_obs, lane))
+            rows[lane]["terminal_observation"] = _copied(lane_of(final_obs, lane))
         if ended and self.mode is AutoresetMode.DISABLED:
             obs, infos = self.envs_below.reset(options={"reset_mask": dones.copy()})
             fresh = _rows(infos, self.num_envs)
@@ -296,14 +304,6 @@ def _rows(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
         for lane in range(num_envs) if known is None else np.flatnonzero(known).tolist():
             rows[lane][name] = lanes[lane]
     return rows
-
-
-def _lane(values: Any, lane: int) -> Any:
-    if isinstance(values, Mapping):
-        return {name: _lane(part, lane) for name, part in values.items()}
-    if isinstance(values, tuple):
-        return tuple(_lane(part, lane) for part in values)
-    return values[lane]
 
 
 def _copied(values: Any) -> Any:
