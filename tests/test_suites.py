@@ -139,6 +139,18 @@ def test_a_folder_without_the_suite_is_named(tmp_path):
         suites.load_verdict(suites.load_suite("core"), tmp_path)
 
 
+def test_the_verdict_of_another_size_than_that_of_the_folder_is_refused(tmp_path):
+    path = declared(tmp_path)
+    asked = {"agent": "ppo", "seeds": [0, 1], "tasks": ["chain"], "rewards": ["sparse"], "config": {}}
+    with Store(tmp_path / "out" / "one" / "chain", asked):
+        pass
+    with pytest.raises(
+        StoreError, match=r"one/chain in .*out has 2 seeds, the size 'core' of the suite 'mine' has 3: give"
+    ):
+        suites.load_verdict(suites.load_suite(path, "core"), tmp_path / "out")
+    assert list(suites.load_verdict(suites.load_suite(path), tmp_path / "out").results) == ["one/chain"]
+
+
 def test_an_unknown_suite_is_named():
     with pytest.raises(ValueError, match="unknown suite 'coree'; did you mean 'core'"):
         suites.load_suite("coree")
@@ -289,6 +301,7 @@ def test_a_correlation_is_told_only_where_it_is_clear(distances, said):
 
 def test_the_page_says_what_the_sentences_say(judged):
     page = suites.render(judged)
+    assert "3 designs, 2 comparisons, 40 finished runs." in page  # five units of eight seeds, whatever was declared
     assert suites.sentences(judged)[0].startswith("good beats sparse in ")
     assert suites.sentences(judged)[0].split(" (")[0] in page
     assert '<a href="b/cliff/report.html">b/cliff</a>' in page

@@ -121,6 +121,8 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
         StoreError: if there are none, or a line in the middle is damaged.
     """
     path = Path(folder) / FILE
+    if Path(folder).is_file():
+        raise StoreError(f"expected a folder with results, got the file {folder}; name the folder that it lies in.")
     if not path.is_file():
         if below := folders_below(folder):
             raise StoreError(

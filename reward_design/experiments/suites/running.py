@@ -63,12 +63,22 @@ def load_verdict(suite: Suite, out: str | os.PathLike[str]) -> Verdict:
         out: folder.
 
     Raises:
-        StoreError: if none was begun.
+        StoreError: if none was begun, or one has not the number of seeds that this size declares.
     """
     begun = [name for name in _names(suite) if (Path(out) / folder(name) / FILE).is_file()]
     if not begun:
         raise StoreError(f"no comparison of the suite {suite.name!r}, size {suite.size!r}, in {out}.")
-    return verdict({name: Results.load(Path(out) / folder(name)) for name in begun}, suite)
+    found = {name: Results.load(Path(out) / folder(name)) for name in begun}
+    for block in suite.blocks:
+        for task in block.tasks:
+            name = f"{block.name}/{task}"
+            seeds = len(found[name].identity["seeds"]) if name in found else block.seeds
+            if seeds != block.seeds:
+                raise StoreError(
+                    f"{name} in {out} has {seeds} seeds, the size {suite.size!r} of the suite {suite.name!r} has "
+                    f"{block.seeds}: give the --size that the folder was made with."
+                )
+    return verdict(found, suite)
 
 
 def _check_formats(suite: Suite, out: Path) -> None:
