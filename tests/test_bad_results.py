@@ -70,6 +70,14 @@ def test_an_export_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
     assert text.splitlines()[1].startswith("chain,sparse,ppo,0,f")
 
 
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, capsys):
+    file = tmp_path / "suite.toml"
+    file.touch()
+    for words in (["report", str(file)], ["export", str(file), "--to", str(tmp_path / "r.csv")], ["merge", str(file)]):
+        assert cli.main(words) == 2
+        assert f"expected a folder with results, got the file {file}; name the folder" in capsys.readouterr().err
+
+
 def test_folders_that_overlap_in_part_are_not_merged(tmp_path, capsys):
     first = folder(tmp_path / "a", {**WHOLE, "seeds": [0, 1]}, unit(seeds=[0, 1]))
     second = folder(tmp_path / "b", {**WHOLE, "seeds": [1, 2]}, unit(seeds=[1, 2]))

@@ -408,6 +408,18 @@ def test_a_narrow_window_and_the_keyboard(seen):
     assert seen.browser.find_elements("css selector", unnamed) == []
 
 
+def test_a_folder_that_was_removed_is_said_to_be_gone(browser, copy):
+    with Board(copy) as page:
+        seer = Seer(browser, page).open("compared")
+        seer.wait("state", "chain")
+        shutil.rmtree(copy / "compared")
+        until(browser, lambda: seer.one("#trouble").is_displayed())
+        assert seer.one("#trouble").text == "This folder is not there any more; what you see is the last it said."
+        assert "chain" in seer.text("state")
+    until(browser, lambda: seer.one("#trouble").text.startswith("The program behind this page is not there any more"))
+    seer.errors()
+
+
 @pytest.mark.slow
 def test_the_page_follows_a_running_comparison_without_a_reload(browser, tmp_path):
     """A real comparison in another process; the page is opened before it begins, and left alone."""

@@ -19,7 +19,7 @@ def unit(reward, seeds, **changes):
         "steps": [8, 16, 24], "curves": {"true_return": curve, "success": [[None, 0.0, 1.0] for _ in seeds]},
         "final": {"true_return": [float(seed) for seed in seeds], "length": [None for _ in seeds]},
         "losses": {"loss": [float(np.mean(seeds)), None, 0.0]}, "episodes": [seed + 1 for seed in seeds],
-        "wall_s": 1.0, "compile_s": 0.5, "env_steps": 24 * len(seeds),
+        "wall_s": 1.0, "compile_s": 0.5, "env_steps": 24 * len(seeds), "steps_per_s": 24.0,
     }  # fmt: skip
     return record | changes
 
@@ -98,6 +98,7 @@ def test_other_designs_and_other_seeds_are_put_together(tmp_path):
     b = folder(tmp_path / "b", unit("dense", [1]), unit("sparse", [1]), seeds=(1,))
     c = folder(tmp_path / "c", unit("shaping", [0, 1, 2]), seeds=(0, 1, 2))
     merged = merge([a, b, c], tmp_path / "out")
+    assert isinstance(merged, Results)
     assert merged.identity["seeds"] == [0, 1, 2]
     assert merged.rewards == ("sparse", "dense", "shaping")
     for name in ("sparse", "dense", "shaping"):
@@ -113,6 +114,7 @@ def test_other_designs_and_other_seeds_are_put_together(tmp_path):
 def test_a_unit_that_two_folders_have_counts_once(tmp_path):
     a, b = (folder(tmp_path / name, unit("sparse", [0, 1])) for name in "ab")
     merged = merge([a, b], tmp_path / "out")
+    assert isinstance(merged, Results)
     assert [r["kind"] for r in merged.records] == ["comparison", "session", "unit"]
 
 
@@ -139,6 +141,109 @@ def test_a_folder_with_records_is_not_merged_into(tmp_path):
         merge([a], folder(tmp_path / "b", unit("sparse", [0, 1])))
     with pytest.raises(ValueError, match="at least one folder"):
         merge([], tmp_path / "out")
+
+
+def bytes_of(top):
+    return {path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*.jsonl")}
+
+
+def suites_of_two_machines(tmp_path, **changes):
+    a, b = tmp_path / "a", tmp_path / "b"
+    folder(a / "one" / "chain", unit("sparse", [0, 1]))
+    folder(b / "one" / "chain", unit("sparse", [0, 1], **changes), unit("dense", [0, 1]))
+    folder(b / "two" / "minihack-Room", unit("shaping", [0, 1]))
+    return a, b
+
+
+def test_suites_are_put_together_comparison_by_comparison(tmp_path):
+    a, b = suites_of_two_machines(tmp_path)
+    before = bytes_of(a), bytes_of(b)
+    merged = merge([a, b], tmp_path / "out")
+    assert {name: list(found.done) for name, found in merged.items()} == {
+        "one/chain": [("chain", "sparse"), ("chain", "dense")],
+        "two/minihack-Room": [("chain", "shaping")],
+    }
+    for name, found in merged.items():
+        assert Results.load(tmp_path / "out" / name).records == found.records
+        assert sum(r["kind"] == "unit" for r in found.records) == len(found.done)
+    assert (bytes_of(a), bytes_of(b)) == before
+
+
+def test_a_conflict_in_a_suite_is_refused_by_name_and_nothing_is_written(tmp_path):
+    a, b = suites_of_two_machines(tmp_path, fingerprint="other")
+    with pytest.raises(
+        StoreError, match=r"^one/chain: sparse on chain in .*b/one/chain was computed by another program"
+    ):
+        merge([a, b], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merge_that_was_interrupted_goes_on(tmp_path):
+    a, b = suites_of_two_machines(tmp_path)
+    merge([a, b], tmp_path / "whole")
+    whole = bytes_of(tmp_path / "whole")
+    lines = whole["one/chain/records.jsonl"].splitlines(keepends=True)
+    (tmp_path / "cut" / "one" / "chain").mkdir(parents=True)
+    (tmp_path / "cut" / "one" / "chain" / "records.jsonl").write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    merge([a, b], tmp_path / "cut")
+    assert bytes_of(tmp_path / "cut") == whole
+    merge([a, b], tmp_path / "cut")
+    assert bytes_of(tmp_path / "cut") == whole
+
+
+def test_a_suite_is_merged_into_a_new_folder_only(tmp_path):
+    a, b = suites_of_two_machines(tmp_path)
+    before = bytes_of(tmp_path)
+    with pytest.raises(StoreError, match="a is one of the folders to merge, and none of them is changed"):
+        merge([a, b], a)
+    with pytest.raises(StoreError, match="two/minihack-Room has records already; give --out a new folder"):
+        merge([a], b)
+    with pytest.raises(StoreError, match="one/chain has records already; give --out a new folder"):
+        merge([a / "one" / "chain"], b)
+    with pytest.raises(StoreError, match=r"b/one/chain holds one comparison, .*a several in folders below it"):
+        merge([a, b / "one" / "chain"], tmp_path / "out")
+    with pytest.raises(StoreError, match=r"no records.jsonl in .*nothing"):
+        merge([a, tmp_path / "nothing"], tmp_path / "out")
+    assert bytes_of(tmp_path) == before
+
+
+def test_what_is_known_of_saved_rewards_is_kept(tmp_path):
+    known = {"kind": "artifact", "reward": "sparse", "sha256": ["a" * 64], "file": "mine.reward"}
+    a, b = (folder(tmp_path / name, unit("sparse", [0, 1])) for name in "ab")
+    for place in (a, b):
+        with Store(place, Results.load(place).identity) as store:
+            store.append(known)
+    merged = merge([a, b], tmp_path / "out")
+    assert isinstance(merged, Results)
+    assert [r for r in merged.records if r["kind"] == "artifact"] == [known]
+
+
+SUITE = """
+[sizes]
+smoke = { seeds = 2 }
+[blocks.one]
+tasks = ["chain"]
+rewards = ["sparse", "dense"]
+"""
+
+
+def test_suites_on_the_command_line(tmp_path, capsys):
+    a, b = (str(path) for path in suites_of_two_machines(tmp_path))
+    out = str(tmp_path / "out")
+    assert main(["merge", a, b, "--out", out]) == 0
+    said = capsys.readouterr().out
+    assert "one/chain: 2 of 2 units, 2 seeds" in said
+    assert f"reward-design report {out} --suite NAME --size SIZE" in said
+    assert "dense" in (tmp_path / "out" / "one" / "chain" / "report.html").read_text()
+    (tmp_path / "mine.toml").write_text(SUITE)
+    suite = ["--suite", str(tmp_path / "mine.toml")]
+    assert main(["merge", a, b, "--out", out, *suite]) == 0
+    assert "Suite mine, size smoke" in (tmp_path / "out" / "report.html").read_text()
+    assert main(["merge", f"{a}/one/chain", "--out", str(tmp_path / "m"), *suite]) == 2
+    assert "--suite is for folders of suites" in capsys.readouterr().err
+    for words in (["merge", a, b], ["report", out]):
+        assert main([*words, "--size", "core"]) == 2
+        assert "--size is one of a suite, got --size core without --suite" in capsys.readouterr().err
 
 
 def test_on_the_command_line(tmp_path, capsys):

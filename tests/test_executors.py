@@ -1,6 +1,7 @@
 """Units in worker processes and on Ray: the same numbers, and nothing lost when a worker, a node or the driver dies."""
 
 import contextlib
+import os
 import queue
 import re
 import subprocess
@@ -184,3 +185,33 @@ def test_a_ray_that_cannot_be_started_here_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "ray"))
     with pytest.raises(ConnectionError, match=r"Ray did not start on this machine \(.*\); run the same command again"):
         RayCluster().connect()
+
+
+STARTS_RAY = """
+import os, warnings
+import jax
+from reward_design.experiments import RayCluster
+
+jax.devices()
+with warnings.catch_warnings(record=True) as at_start:
+    warnings.simplefilter("always")
+    ray = RayCluster().connect()
+with warnings.catch_warnings(record=True) as later:
+    warnings.simplefilter("always")
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+ray.shutdown()
+print([sum("os.fork() was called" in str(w.message) for w in found) for found in (at_start, later)])
+"""
+
+
+@pytest.mark.slow
+def test_the_forks_of_a_ray_that_is_started_here_raise_no_warning_and_later_ones_do():
+    pytest.importorskip("ray")
+    keep = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", STARTS_RAY], env=keep, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[0, 1]"
+    assert "os.fork" not in done.stderr

@@ -6,6 +6,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -321,6 +323,17 @@ def test_records_of_an_older_format_are_read_and_migrated_before_they_grow(undis
     assert cli.main(["migrate", str(tmp_path / "suite")]) == 0
     assert "have the format of this version" in capsys.readouterr().out
     undisturbed.goes_on(folder, [whole_lines(undisturbed.out)])
+
+
+def test_a_migration_that_does_not_fit_on_the_disk_changes_nothing(undisturbed, tmp_path):
+    text = in_format_1(undisturbed.out, tmp_path / "chain")
+    command = f"ulimit -f 1; exec {sys.executable} -m reward_design migrate {tmp_path}"  # at most 1 KB per file
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'chain' / FILE} could not be migrated (File too large) and is as it was" in done.stderr
+    assert [path.name for path in (tmp_path / "chain").iterdir()] == [FILE]
+    assert (tmp_path / "chain" / FILE).read_text() == text
+    assert migrate(tmp_path) == [tmp_path / "chain" / FILE]
 
 
 def test_what_cannot_be_migrated_is_named(tmp_path, capsys):

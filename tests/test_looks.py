@@ -6,6 +6,7 @@ import re
 import matplotlib.colors
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reward_design.experiments import plots, report
@@ -107,6 +108,21 @@ def results(names):
         for i, name in enumerate(names)
     ]  # fmt: skip
     return Results([{"kind": "comparison", "identity": asked}, *units])
+
+
+@pytest.mark.parametrize("num_points", [1, 2])
+def test_a_curve_can_be_seen_also_where_it_has_one_point(num_points):
+    unit = {"kind": "unit", "task": "room", "reward": "sparse", "status": "done", "seeds": [0], "final": {}}
+    unit |= {"steps": [100, 200], "curves": {"true_return": [[None, 0.5] if num_points == 1 else [0.2, 0.5]]}}
+    asked = {"tasks": ["room"], "rewards": ["sparse"], "seeds": [0], "agent": "ppo"}
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    ax = plots.learning_curves(Results([{"kind": "comparison", "identity": asked}, unit]), "room", figure.add_subplot())
+    for text in ax.texts:
+        text.set_visible(False)  # what is left in the colour of the design is its curve
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    colour = np.round(np.array(matplotlib.colors.to_rgb(looks(["sparse"])["sparse"].colour)) * 255)
+    assert (np.abs(np.asarray(canvas.buffer_rgba())[..., :3] - colour) <= 1).all(-1).sum() > 10
 
 
 def test_learning_curves_of_sixteen_designs_have_sixteen_looks_and_names_that_do_not_overlap():

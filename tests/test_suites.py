@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from reward_design import cli, envs
-from reward_design.experiments import Results, plots, suites
+from reward_design.experiments import Results, plots, store, suites
+from reward_design.experiments.migration import migrate
 from reward_design.experiments.statistics import interquartile_mean
 from reward_design.experiments.store import Store, StoreError
 from reward_design.experiments.suites.verdict import normalised
@@ -138,6 +139,18 @@ def test_a_folder_without_the_suite_is_named(tmp_path):
         suites.load_verdict(suites.load_suite("core"), tmp_path)
 
 
+def test_the_verdict_of_another_size_than_that_of_the_folder_is_refused(tmp_path):
+    path = declared(tmp_path)
+    asked = {"agent": "ppo", "seeds": [0, 1], "tasks": ["chain"], "rewards": ["sparse"], "config": {}}
+    with Store(tmp_path / "out" / "one" / "chain", asked):
+        pass
+    with pytest.raises(
+        StoreError, match=r"one/chain in .*out has 2 seeds, the size 'core' of the suite 'mine' has 3: give"
+    ):
+        suites.load_verdict(suites.load_suite(path, "core"), tmp_path / "out")
+    assert list(suites.load_verdict(suites.load_suite(path), tmp_path / "out").results) == ["one/chain"]
+
+
 def test_an_unknown_suite_is_named():
     with pytest.raises(ValueError, match="unknown suite 'coree'; did you mean 'core'"):
         suites.load_suite("coree")
@@ -158,6 +171,27 @@ def test_other_results_in_the_folder_of_a_suite_are_refused_with_what_can_be_don
     suite = suites.load_suite(declared(tmp_path, more="agent = 'q_learning'"))
     with pytest.raises(StoreError, match=rf"seeds \[7\] there, .*A suite has no --overwrite: delete {place} to"):
         suites.compare_suite(suite, out=tmp_path / "out", progress=False)
+
+
+def test_a_suite_of_an_older_format_is_refused_before_anything_runs_with_the_command_that_migrates_it(tmp_path):
+    out = tmp_path / "out"
+    old = {"kind": "comparison", "format": 1, "identity": {}}
+    for name in ("one/cliff", "two/four_rooms"):
+        (out / name).mkdir(parents=True)
+        (out / name / "records.jsonl").write_text(json.dumps(old) + "\n")
+    path = declared(tmp_path)
+    path.write_text(
+        '[sizes]\nsmoke = { seeds = 1 }\n[blocks.one]\ntasks = ["chain", "cliff"]\nrewards = ["sparse"]\n'
+        '[blocks.two]\ntasks = ["four_rooms"]\nrewards = ["sparse"]\n'
+    )
+    message = (
+        rf"2 of 2 comparisons in {out} have an older format .*one/cliff the first: run `reward-design migrate {out}`"
+    )
+    with pytest.raises(StoreError, match=message):
+        suites.compare_suite(suites.load_suite(path), out=out, progress=False)
+    assert not (out / "one" / "chain").exists()
+    assert len(migrate(out)) == 2
+    assert not any(store.format_of(store.read(out / name)) < store.FORMAT for name in ("one/cliff", "two/four_rooms"))
 
 
 def comparison(task, finals, distances=None):
@@ -267,6 +301,7 @@ def test_a_correlation_is_told_only_where_it_is_clear(distances, said):
 
 def test_the_page_says_what_the_sentences_say(judged):
     page = suites.render(judged)
+    assert "3 designs, 2 comparisons, 40 finished runs." in page  # five units of eight seeds, whatever was declared
     assert suites.sentences(judged)[0].startswith("good beats sparse in ")
     assert suites.sentences(judged)[0].split(" (")[0] in page
     assert '<a href="b/cliff/report.html">b/cliff</a>' in page

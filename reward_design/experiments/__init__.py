@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reward_design.experiments.comparison import compare
     from reward_design.experiments.dashboard import Board, board
-    from reward_design.experiments.data import export, frame, merge, rows
+    from reward_design.experiments.data import export, frame, rows
     from reward_design.experiments.designs import DESIGNS, Design, resolve
     from reward_design.experiments.evaluation import Evaluation, evaluate
     from reward_design.experiments.executors import Here, Processes, RayCluster
+    from reward_design.experiments.merging import merge
     from reward_design.experiments.playing import play
     from reward_design.experiments.results import Results
     from reward_design.experiments.runs import Run, load_run
@@ -66,7 +67,7 @@ _HOMES = {
     "export": "data",
     "frame": "data",
     "load_run": "runs",
-    "merge": "data",
+    "merge": "merging",
     "play": "playing",
     "resolve": "designs",
     "rows": "data",

@@ -1,9 +1,12 @@
 """Commands of ``reward-design`` on results: report, merge, export, older formats, the board."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from reward_design.experiments.suites import Suite
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,8 @@ class Report:
         from reward_design.experiments.report import write
         from reward_design.experiments.results import Results
 
-        if self.suite is not None:
-            judged = suites.load_verdict(suites.load_suite(self.suite, self.size), self.out)
-            terminal.show_suite(suites.write(judged, self.out))
+        if (suite := _suite(self.suite, self.size)) is not None:
+            terminal.show_suite(suites.write(suites.load_verdict(suite, self.out), self.out))
             return 0
         results = write(Results.load(self.out), self.out)
         terminal.show(results)
@@ -41,26 +43,50 @@ class Report:
 
 @dataclass(frozen=True)
 class Merge:
-    """Put the comparisons of several machines into one folder, with a report.
+    """Put the comparisons, or the suites, of several machines into one folder, with reports.
 
-    They may hold other tasks and designs, or other seeds of the same ones; agent and settings must agree.
+    They may hold other tasks and designs, or other seeds of the same ones; agent and settings must agree. Suites are
+    merged comparison by comparison.
 
     For example:
 
       reward-design merge results/machine1 results/machine2 --out results/both
+
+      reward-design merge suite/machine1 suite/machine2 --out suite/both --suite core --size full
     """
 
     folders: Positional[tuple[str, ...]]
-    """Folders that `reward-design compare` wrote."""
+    """Folders that `reward-design compare` wrote: all of comparisons, or all of suites."""
     out: str = "results/merged"
     """A new folder."""
+    suite: Annotated[str | None, arg(metavar="NAME")] = None
+    """The suite that the folders are of (`core`), or a .toml file: for the verdict over all of it."""
+    size: str = "smoke"
+    """Of the suite."""
 
     def run(self, command: str) -> int:
-        """Merge, write the report, print the table."""
-        from reward_design.experiments import data, terminal
-        from reward_design.experiments.report import write
+        """Merge, write the reports, print the table or the verdict."""
+        from pathlib import Path
 
-        terminal.show(write(data.merge(self.folders, self.out), self.out))
+        from reward_design.experiments import merging, suites, terminal
+        from reward_design.experiments.report import write
+        from reward_design.experiments.results import Results
+        from reward_design.experiments.store import FILE
+
+        suite = _suite(self.suite, self.size)
+        single = next((folder for folder in self.folders if (Path(folder) / FILE).is_file()), None)
+        if suite is not None and single is not None:
+            raise ValueError(f"--suite is for folders of suites, {single} holds one comparison; leave --suite out.")
+        merged = merging.merge(self.folders, self.out)
+        if isinstance(merged, Results):
+            terminal.show(write(merged, self.out))
+            return 0
+        for name, results in merged.items():
+            write(results, Path(self.out) / name)
+        if suite is None:
+            terminal.show_merged(merged, self.out)
+        else:
+            terminal.show_suite(suites.write(suites.load_verdict(suite, self.out), self.out))
         return 0
 
 
@@ -147,3 +173,12 @@ class Board:
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(page):
             page.wait()
         return 0
+
+
+def _suite(name: str | None, size: str) -> "Suite | None":
+    """The suite that a command names; a size without one is refused."""
+    from reward_design.experiments import suites
+
+    if name is None and size != "smoke":
+        raise ValueError(f"--size is one of a suite, got --size {size} without --suite; add it, or leave --size out.")
+    return None if name is None else suites.load_suite(name, size)

@@ -1,17 +1,15 @@
-"""Results as data: rows and data frames, files that other tools read, and the union of folders of several machines."""
+"""Results as data: rows and data frames, and files that other tools read."""
 
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from reward_design._optional import require
 from reward_design.experiments.results import Results
-from reward_design.experiments.store import Store, StoreError, folders_below
+from reward_design.experiments.store import StoreError, folders_below
 
 FORMATS = (".csv", ".parquet")
 """Endings of files that :func:`export` writes."""
@@ -106,114 +104,3 @@ def _write(results: Results | Mapping[str, Results], file: BinaryIO, ending: str
     writer.writerows(table)
     text.flush()
     text.detach()
-
-
-def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Results:
-    """Put the comparisons of several machines into one folder: other tasks and designs, or other seeds of the same.
-
-    Units that several folders have are counted once if they hold the same seeds, and joined if they hold different
-    ones; every finished unit must end up with the same seeds. What is learned about exact dynamics is taken over from
-    the folder that knows most designs of a task; ``compare`` on the merged folder computes what is missing.
-
-    Args:
-        folders: with records, at least one; none is changed.
-        out: a folder without records, made if needed.
-
-    Returns:
-        The merged results.
-
-    Raises:
-        StoreError: if agents or settings differ, a unit was computed by different programs, or seeds do not fit.
-    """
-    if not folders:
-        raise ValueError("expected at least one folder to merge, got none.")
-    parts = {str(folder): Results.load(folder) for folder in folders}
-    merged: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for folder, part in parts.items():
-        for name, unit in part.done.items():
-            merged[name] = _joined(merged[name], unit.record, folder) if name in merged else unit.record
-    identity = _identity(parts)
-    identity["seeds"] = _common_seeds(merged, identity["seeds"])
-    with Store(out, identity) as store:
-        if any(record["kind"] != "comparison" for record in store.records):
-            raise StoreError(f"{out} has records already; give --out a new folder.")
-        store.append(next((p.session for p in reversed(parts.values()) if p.session), {"kind": "session"}))
-        for record in (*_exact(parts), *_in_order(merged.values(), identity["seeds"])):
-            store.append(record)
-        return Results(store.records)
-
-
-def _identity(parts: Mapping[str, Results]) -> dict[str, Any]:
-    (first, *others) = parts.items()
-    identity = {**first[1].identity}
-    for folder, part in others:
-        other = part.identity
-        if other["agent"] != identity["agent"]:
-            raise StoreError(f"{first[0]} was trained by {identity['agent']}, {folder} by {other['agent']}.")
-        for name in other["config"].keys() & identity["config"].keys():
-            if other["config"][name] != identity["config"][name]:
-                raise StoreError(f"the settings of {name} in {folder} are not those in {first[0]}; they stay apart.")
-        identity["config"] = {**identity["config"], **other["config"]}
-        for key in ("tasks", "rewards"):
-            identity[key] = list(dict.fromkeys((*identity[key], *other[key])))
-    return identity
-
-
-def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
-    """One record of a unit that two folders have."""
-    name = f"{theirs['reward']} on {theirs['task']}"
-    if ours["fingerprint"] != theirs["fingerprint"] or ours["config"] != theirs["config"]:
-        raise StoreError(f"{name} in {folder} was computed by another program or with other settings; leave it out.")
-    if ours["seeds"] == theirs["seeds"]:
-        return ours
-    if {*ours["seeds"]} & {*theirs["seeds"]} or ours["steps"] != theirs["steps"]:
-        raise StoreError(
-            f"{name} in {folder} has the seeds {theirs['seeds']}, another folder {ours['seeds']}: only equal or "
-            "entirely different seeds of equally long runs can be put together."
-        )
-    share = len(ours["seeds"]) / (len(ours["seeds"]) + len(theirs["seeds"]))
-    per_seed = {
-        key: {k: [*ours[key][k], *theirs[key][k]] for k in ours[key]} for key in ("curves", "final")
-    } | {key: [*ours[key], *theirs[key]] for key in ("seeds", "episodes")}  # fmt: skip
-    losses = {
-        k: (share * _numbers(ours["losses"][k]) + (1 - share) * _numbers(theirs["losses"][k])) for k in ours["losses"]
-    }
-    total = {key: ours[key] + theirs[key] for key in ("wall_s", "compile_s", "env_steps")}
-    return {**ours, **per_seed, "losses": losses, **total}
-
-
-def _common_seeds(units: Mapping[tuple[str, str], Mapping[str, Any]], otherwise: list[int]) -> list[int]:
-    """The seeds that every unit has, in order."""
-    seeds = {name: sorted(record["seeds"]) for name, record in units.items()}
-    most = max(seeds.values(), key=len, default=otherwise)
-    for (task, reward), have in seeds.items():
-        if have != most:
-            raise StoreError(
-                f"{reward} on {task} has the seeds {have}, other units {most}; add the folder that holds the others."
-            )
-    return most
-
-
-def _in_order(units: Any, seeds: list[int]) -> list[dict[str, Any]]:
-    """Records with their seeds in the common order."""
-    ordered = []
-    for record in units:
-        at = [record["seeds"].index(seed) for seed in seeds]
-        curves = {k: [v[i] for i in at] for k, v in record["curves"].items()}
-        final = {k: [v[i] for i in at] for k, v in record["final"].items()}
-        episodes = [record["episodes"][i] for i in at]
-        ordered.append({**record, "seeds": seeds, "curves": curves, "final": final, "episodes": episodes})
-    return ordered
-
-
-def _exact(parts: Mapping[str, Results]) -> list[dict[str, Any]]:
-    best: dict[str, dict[str, Any]] = {}
-    for part in parts.values():
-        for task, record in part.exact.items():
-            if task not in best or len(record["fingerprints"]) > len(best[task]["fingerprints"]):
-                best[task] = record
-    return list(best.values())
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.asarray(values, float)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -226,7 +227,7 @@ class RayCluster:
         ray: Any = require("ray", "ray", "clusters")
         try:
             _probe(self.address)
-            with _own_sigterm():
+            with _own_sigterm(), _quiet_forks():
                 ray.init(address=self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # of many kinds; one that is too slow to start raises this class itself
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -280,6 +281,14 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _quiet_forks() -> Iterator[None]:
+    """Without JAX's warning of forks: those of Ray become its own programs at once, and nobody can do without them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        yield
 
 
 def _probe(address: str | None) -> None:

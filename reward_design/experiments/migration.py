@@ -1,5 +1,6 @@
 """Records that an older version of this package has written, brought into the format of this one."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -29,7 +30,8 @@ def migrate(folder: str | os.PathLike[str]) -> list[Path]:
         The files that were in an older format.
 
     Raises:
-        StoreError: if there are no records, another process is writing them, they are damaged, or of a newer version.
+        StoreError: if there are no records, another process is writing them, they are damaged or of a newer
+            version, or what is new does not fit on the disk.
 
     Example:
         >>> import tempfile
@@ -53,12 +55,26 @@ def _migrated(path: Path) -> bool:
             return False
         if damaged:
             raise StoreError(f"line {len(records) + 1} of {path} is damaged; delete the line to do without.")
-        shutil.copyfile(path, path.with_name(f"records.format{old}.jsonl"))
-        new = path.with_name(f"{FILE}.part")
         now = [r | {"format": FORMAT} if r["kind"] == "comparison" else r for r in records]
-        with new.open("wb", buffering=0) as target:
-            write(target.fileno(), b"".join(map(encoded, now)))
-        new.replace(path)
+        _replace(path, path.with_name(f"records.format{old}.jsonl"), b"".join(map(encoded, now)))
         return True
     finally:
         os.close(file)
+
+
+def _replace(path: Path, copy: Path, data: bytes) -> None:
+    """Put other data in a file, whole or not at all, and what it held beside it."""
+    new = path.with_name(f"{FILE}.part")
+    try:
+        shutil.copyfile(path, copy)
+        with new.open("wb", buffering=0) as target:
+            write(target.fileno(), data)
+        new.replace(path)
+    except OSError as error:
+        for rest in (new, copy):
+            with contextlib.suppress(OSError):
+                rest.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path} could not be migrated ({error.strerror}) and is as it was: make room there, and run the same "
+            "command again."
+        ) from error

@@ -217,9 +217,19 @@ def _curve(unit: Unit, metric: str, ax: Axes, look: Look) -> float:
     """Draw one design; returns where its line ends."""
     steps, band = curve_band(unit, metric)
     ax.fill_between(steps, band.low, band.high, color=look.colour, alpha=0.16, linewidth=0)
-    ax.plot(steps, band.value, **look.line, linewidth=1.9)
+    ax.plot(steps, band.value, **look.line, linewidth=1.9, **lone_point(band.value))
     known = band.value[np.isfinite(band.value)]
     return float(known[-1]) if len(known) else np.nan
+
+
+def lone_point(values: np.ndarray) -> dict[str, Any]:
+    """What shows a curve of one known point, which has no line to be seen by; nothing for others.
+
+    Example:
+        >>> lone_point(np.array([np.nan, 0.5])), lone_point(np.array([0.1, 0.5]))
+        ({'marker': 'o', 'markersize': 5}, {})
+    """
+    return {"marker": "o", "markersize": 5} if np.isfinite(values).sum() == 1 else {}
 
 
 def label_ends(ax: Axes, ends: Mapping[str, float], palette: Mapping[str, str | Look]) -> None:

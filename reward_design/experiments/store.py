@@ -67,7 +67,7 @@ class Store:
                 (self.folder / REPORT).unlink(missing_ok=True)
             self.records = _recover(self._file, self.folder)
             wanted = identity(self.records) if callable(identity) else identity
-            self.identity = self._settle(_plain(wanted), extend)
+            self.identity = self._settle(plain(wanted), extend)
         except BaseException:
             os.close(self._file)
             raise
@@ -84,8 +84,8 @@ class Store:
         Raises:
             StoreError: if it does not fit on the disk.
         """
-        plain = _plain(record)
-        line = encoded(plain)
+        kept = plain(record)
+        line = encoded(kept)
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
             write(self._file, line)
@@ -97,11 +97,11 @@ class Store:
                     "kept: make room there and run the same command again."
                 ) from error
             raise
-        self.records.append(plain)
+        self.records.append(kept)
 
     def extend(self, identity: Mapping[str, Any]) -> None:
         """Go on with an identity that has more tasks, designs or settings of new ones; others are refused."""
-        self.identity = self._settle(_plain(identity), True)
+        self.identity = self._settle(plain(identity), True)
 
     def _settle(self, identity: dict[str, Any], extend: bool) -> dict[str, Any]:
         known = [r for r in self.records if r["kind"] == "comparison"]
@@ -121,6 +121,8 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
         StoreError: if there are none, or a line in the middle is damaged.
     """
     path = Path(folder) / FILE
+    if Path(folder).is_file():
+        raise StoreError(f"expected a folder with results, got the file {folder}; name the folder that it lies in.")
     if not path.is_file():
         if below := folders_below(folder):
             raise StoreError(
@@ -209,14 +211,14 @@ def _recover(file: int, folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON types only: arrays to lists of numbers with 6 significant digits, NaN and infinities to None."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if hasattr(value, "tolist"):
-        return _plain(_rounded(value.tolist()))
+        return plain(_rounded(value.tolist()))
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if callable(value):

@@ -45,6 +45,20 @@ def show_suite(judged: Verdict) -> None:
     out.print(f"\nReport: {Path(judged.report or '').resolve()}", soft_wrap=True, highlight=False)
 
 
+def show_merged(merged: Mapping[str, Results], folder: str) -> None:
+    """Print what the comparisons of a suite have after a merge, and how to judge them together."""
+    out = console()
+    for name, found in merged.items():
+        of_all = len(found.tasks) * len(found.rewards)
+        seeds = len(found.identity["seeds"])
+        line = f"{name}: {len(found.done)} of {of_all} units, {seeds} seeds"
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"\nVerdict over all of them: reward-design report {folder} --suite NAME --size SIZE",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
 def final_table(results: Results) -> Table:
     """Tasks and designs with interquartile means, 95 % intervals and probability of improvement."""
     num_seeds = len(results.identity["seeds"])

@@ -120,7 +120,7 @@ def _terms(unit: Unit, names: list[str], ax: Axes) -> Axes:
         steps, band = curve_band(unit, name)
         term = name.removeprefix("term/")
         ax.fill_between(steps, band.low, band.high, color=palette[term].colour, alpha=0.16, linewidth=0)
-        ax.plot(steps, band.value, **palette[term].line, linewidth=1.7)
+        ax.plot(steps, band.value, **palette[term].line, linewidth=1.7, **plots.lone_point(band.value))
         finite = band.value[np.isfinite(band.value)]
         ends[term] = float(finite[-1]) if len(finite) else np.nan
     ax.axhline(0, color=plots.RULE, linewidth=0.8, zorder=0)

@@ -7,8 +7,8 @@ from pathlib import Path
 from reward_design.experiments import room
 from reward_design.experiments.comparison import compare
 from reward_design.experiments.executors import Executor
+from reward_design.experiments.records import FILE, FORMAT, StoreError, format_of, whole
 from reward_design.experiments.results import Results
-from reward_design.experiments.store import FILE, StoreError
 from reward_design.experiments.suites.declared import Block, Suite, folder
 from reward_design.experiments.suites.page import write
 from reward_design.experiments.suites.verdict import Verdict, verdict
@@ -41,8 +41,10 @@ def compare_suite(
         The verdict; its ``report`` is where the page lies.
 
     Raises:
-        StoreError: before anything runs, if the results of all blocks do not fit on the disk.
+        StoreError: before anything runs, if the results of all blocks do not fit on the disk, or those that are there
+            are in an older format.
     """
+    _check_formats(suite, Path(out))
     needed = sum(room.of_units(len(b.tasks) * len(b.rewards), b.seeds, NUM_POINTS) for b in suite.blocks)
     room.check(out, needed - room.taken(out), f"{suite.num_runs} runs of {suite.name}")
     found = {
@@ -61,13 +63,43 @@ def load_verdict(suite: Suite, out: str | os.PathLike[str]) -> Verdict:
         out: folder.
 
     Raises:
-        StoreError: if none was begun.
+        StoreError: if none was begun, or one has not the number of seeds that this size declares.
     """
-    names = [f"{block.name}/{task}" for block in suite.blocks for task in block.tasks]
-    begun = [name for name in names if (Path(out) / folder(name) / FILE).is_file()]
+    begun = [name for name in _names(suite) if (Path(out) / folder(name) / FILE).is_file()]
     if not begun:
         raise StoreError(f"no comparison of the suite {suite.name!r}, size {suite.size!r}, in {out}.")
-    return verdict({name: Results.load(Path(out) / folder(name)) for name in begun}, suite)
+    found = {name: Results.load(Path(out) / folder(name)) for name in begun}
+    for block in suite.blocks:
+        for task in block.tasks:
+            name = f"{block.name}/{task}"
+            seeds = len(found[name].identity["seeds"]) if name in found else block.seeds
+            if seeds != block.seeds:
+                raise StoreError(
+                    f"{name} in {out} has {seeds} seeds, the size {suite.size!r} of the suite {suite.name!r} has "
+                    f"{block.seeds}: give the --size that the folder was made with."
+                )
+    return verdict(found, suite)
+
+
+def _check_formats(suite: Suite, out: Path) -> None:
+    """Refuse older formats at once and together, not comparison by comparison in the middle of the night."""
+    paths = {name: out / folder(name) / FILE for name in _names(suite)}
+    there = {name: path for name, path in paths.items() if path.is_file()}
+    old = []
+    for name, path in there.items():
+        try:
+            old += [name] if format_of(whole(path.read_bytes(), path)[0]) < FORMAT else []
+        except StoreError as error:
+            raise _without_overwrite(error, path.parent) from error
+    if old:
+        raise StoreError(
+            f"{len(old)} of {len(there)} comparisons in {out} have an older format than this version of reward-design "
+            f"writes, {old[0]} the first: run `reward-design migrate {out}` once to add to them."
+        )
+
+
+def _names(suite: Suite) -> list[str]:
+    return [f"{block.name}/{task}" for block in suite.blocks for task in block.tasks]
 
 
 def _run(
@@ -86,6 +118,11 @@ def _run(
             total_timesteps=block.total_timesteps(task), progress=progress, command=command, log=log,
         )  # fmt: skip
     except StoreError as error:
-        if "--overwrite" not in str(error):
-            raise
-        raise StoreError(f"{error} A suite has no --overwrite: delete {place} to replace it.") from error
+        raise _without_overwrite(error, place) from error
+
+
+def _without_overwrite(error: StoreError, place: Path) -> StoreError:
+    """The same error; where it speaks of ``--overwrite``, with what a suite has in its place."""
+    if "--overwrite" not in str(error):
+        return error
+    return StoreError(f"{error} A suite has no --overwrite: delete {place} to replace it.")

@@ -60,6 +60,11 @@ class Verdict:
         """All designs, in the order of the file."""
         return tuple(dict.fromkeys(reward for found in self.results.values() for reward in found.rewards))
 
+    @property
+    def num_runs(self) -> int:
+        """Finished runs, of all that the suite declares."""
+        return sum(len(unit.record["seeds"]) for found in self.results.values() for unit in found.done.values())
+
     @cached_property
     def tasks(self) -> dict[str, str]:
         """What a comparison is called: its task, and the block before it where two blocks have that task."""

@@ -90,10 +90,21 @@ function say(text) {
   if (part("status").textContent !== text) part("status").textContent = text;
 }
 
+function trouble(text) {
+  const sentence = `${text}; what you see is the last it said.`;
+  if (part("trouble").textContent !== sentence) part("trouble").textContent = sentence;
+  part("trouble").hidden = false;
+}
+
 async function look() {
   if (!document.hidden) {
     try {
       const reply = await fetch(`${base}state?${new URLSearchParams({ path })}`);
+      if (reply.status === 404) {
+        trouble("This folder is not there any more");
+        setTimeout(look, PERIOD);
+        return;
+      }
       if (!reply.ok) throw new Error(reply.statusText);
       const state = await reply.json();
       if (part("title").textContent !== state.title) part("title").textContent = state.title;
@@ -101,7 +112,7 @@ async function look() {
       say(state.line);
       part("trouble").hidden = true;
     } catch {
-      part("trouble").hidden = false;
+      trouble("The program behind this page is not there any more");
     }
   }
   setTimeout(look, PERIOD);
