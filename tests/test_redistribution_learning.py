@@ -306,6 +306,31 @@ def test_equal_returns_are_not_learned_from():
         assert np.isfinite(jax.tree.leaves(params)[0]).all()
 
 
+@pytest.mark.parametrize(("per_step", "per_action", "fallback"), [(2.0, 0.0, 1.0), (2.0, 0.1, 1.0), (1.0, 3.0, 0.0)])
+def test_contributions_have_to_explain_more_than_an_equal_share(per_step, per_action, fallback):
+    rng = np.random.default_rng(0)
+    episodes = [[(0, int(a), 0) for a in rng.integers(0, 2, length)] for length in rng.integers(1, 9, 200)]
+    chosen = np.array([sum(step[1] for step in steps) for steps in episodes])
+    lengths = np.array([len(steps) for steps in episodes])
+    returns = per_step * lengths + per_action * chosen + rng.normal(0, 0.3, 200)
+    fit = Fit(capacity=200, batch_size=16, num_updates=100, holdout=4, normalise=False, l2=0.0, learning_rate=0.02)
+    reward = spa(max_length=8, features=pairs, hidden=(), correction="equal", fit=fit)
+    params, _, metrics = fitted(reward, rollout_of(episodes, returns, 8), 6)
+    assert metrics["explained_variance"] > 0.9  # also where there is nothing but the length to explain
+    assert metrics["fallback"] == fallback
+
+    order = np.argsort(lengths, kind="stable")  # of their ends
+    held = np.arange(200) % 4 == 0
+    kept, judged = order[~held], order[held]
+    layer = jax.tree.leaves(params["estimator"]["network"])
+    bias, kernel = next(x for x in layer if x.ndim == 1), next(x for x in layer if x.ndim == 2)
+    each = float(params["estimator"]["scale"]) * np.ravel(np.asarray(kernel)[:2] + np.asarray(bias))
+    error = np.square(returns - (lengths - chosen) * each[0] - chosen * each[1])[judged].mean()
+    constant = (returns * lengths)[kept].sum() / np.square(lengths)[kept].sum()
+    left = min(returns[judged].var(), np.square(returns - constant * lengths)[judged].mean())
+    np.testing.assert_allclose(metrics["explained_beyond_split"], 1 - error / left, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_credit_goes_to_the_step_that_earned_it():
     delayed = delayed_reward(task("chain", num_states=8, horizon=30, distractor=0.3))
