@@ -110,6 +110,21 @@ def test_the_chain_is_recovered_exactly_from_all_sequences():
     assert metrics["fallback"] == 0
 
 
+@pytest.mark.parametrize("l2", [0.1, 1.0])
+def test_contributions_are_drawn_to_equal_shares(l2):
+    c, visits, returns, hidden, _ = recovered(6, stop_at_goal=False, only_goal=False, l2=l2)
+    episodes, *_ = oracle.chain_episodes(6)
+    index = np.arange(128)  # two copies of each episode are stored
+    taught = np.bincount(index[index % 3 != 0] % 64, minlength=64)
+    steps = np.array([[2 * state + action for state, action, _ in steps] for steps in episodes])
+    near = np.sqrt(taught[:, None, None] * l2 * 6) * np.eye(10)[steps]
+    rows = np.concatenate([np.sqrt(taught)[:, None] * visits, near.reshape(-1, 10)])
+    share = np.sqrt(taught[:, None] * l2 * 6) * np.repeat(returns[:, None] / 6, 6, axis=1)
+    expected = np.linalg.lstsq(rows, np.concatenate([np.sqrt(taught) * returns, share.ravel()]), rcond=None)[0]
+    np.testing.assert_allclose(c, expected, atol=0.03)
+    assert np.abs(c - hidden).max() > 0.1  # not what it is without
+
+
 def test_successes_alone_give_the_chain_up_to_a_potential():
     c, visits, returns, hidden, _ = recovered(8, stop_at_goal=True, only_goal=True)
     assert (len(returns), np.linalg.matrix_rank(visits)) == (25, 5)

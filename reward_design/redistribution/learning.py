@@ -37,8 +37,8 @@ class Fit:
             this time, in place of all alike: rare returns are learned sooner, at the price of a fit that is no longer
             that of the mean, and of a look at every stored episode.
         learning_rate: of Adam.
-        l2: weight of the mean of c² (in units of the returns' standard deviation): of estimators that fit alike the
-            one with small contributions, in place of one that puts all on one step.
+        l2: weight λ of T Σ_t (c_t - R / T)² beside (R - Σ c)², or of both over T² where the loss is one of means over
+            the steps: of estimators that fit alike the one that is nearest to equal shares.
         max_grad_norm: global gradient clipping.
     """
 
@@ -125,8 +125,10 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         length, mask = jnp.maximum(batch.length, 1).astype(jnp.float32), jnp.asarray(batch.rows.mask)
         mask = mask | (batch.weight == 0)[None]
         c = predicted(network, params, batch)
-        error = loss.fn(c, mask, length, batch.total / params["scale"])
-        size = jnp.where(mask, jnp.square(c), 0).sum(axis=0) / mask.sum(axis=0)
+        total = batch.total / params["scale"]
+        error = loss.fn(c, mask, length, total)
+        apart = jnp.where(mask, jnp.square(c - (total / length)[None]), 0).sum(axis=0) / mask.sum(axis=0)
+        size = apart if loss.per_step else apart * jnp.square(length)
         return jnp.sum(batch.weight * (error + params["l2"] * size)) / jnp.maximum(batch.weight.sum(), 1)
 
     def drawn(episodes: store.Episodes, odds: Any, key: Any) -> store.Batch:
