@@ -9,9 +9,9 @@ Every task's hand-made dense reward (for CartPole and MuJoCo its own) is summed 
 judged by the task's own return. ``dense`` learns from the reward as it was, ``terminal`` from the sum at the end alone.
 Settings were tried on seeds 100 to 102 of chain and key-door, ``Fit.l2`` on those of Hopper, HalfCheetah and Walker2d.
 DQN keeps what the environment paid and computes rewards when it samples, with the estimator of that moment; what needs
-the end of the episode for every step (``uniform``, ``ircr``, ``correction="equal"``) it cannot serve, so errors are paid
-in the last step or not at all, and MuJoCo not at all. One line of JSON per task, agent and method goes to ``--out`` and
-is not repeated.
+the end of the episode for every step (``uniform``, ``ircr``, ``correction="equal"``) it cannot serve, so errors are
+paid in the last step or not at all, and MuJoCo not at all. One line of JSON per task, agent and method goes to
+``--out`` and is not repeated.
 """
 
 import dataclasses

@@ -108,8 +108,8 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
     Returns:
         A :class:`reward_design.Learner` for params of :func:`initial_params`. Metrics: ``loss``,
         ``explained_variance`` and ``explained_beyond_split`` (0 as long as they are unknown), ``fallback`` (1 where
-        contributions are not used), ``episodes``, ``too_long``, ``last_step_share`` of the absolute contributions, ``drift``, the mean
-        absolute change of a contribution in this update.
+        contributions are not used), ``episodes``, ``too_long``, ``last_step_share`` of the absolute contributions,
+        ``drift``, the mean absolute change of a contribution in this update.
     """
     optimiser = optax.chain(optax.clip_by_global_norm(fit.max_grad_norm), optax.scale_by_adam())
 
