@@ -110,6 +110,21 @@ def test_the_chain_is_recovered_exactly_from_all_sequences():
     assert metrics["fallback"] == 0
 
 
+@pytest.mark.parametrize("l2", [0.1, 1.0])
+def test_contributions_are_drawn_to_equal_shares(l2):
+    c, visits, returns, hidden, _ = recovered(6, stop_at_goal=False, only_goal=False, l2=l2)
+    episodes, *_ = oracle.chain_episodes(6)
+    index = np.arange(128)  # two copies of each episode are stored
+    taught = np.bincount(index[index % 3 != 0] % 64, minlength=64)
+    steps = np.array([[2 * state + action for state, action, _ in steps] for steps in episodes])
+    near = np.sqrt(taught[:, None, None] * l2 * 6) * np.eye(10)[steps]
+    rows = np.concatenate([np.sqrt(taught)[:, None] * visits, near.reshape(-1, 10)])
+    share = np.sqrt(taught[:, None] * l2 * 6) * np.repeat(returns[:, None] / 6, 6, axis=1)
+    expected = np.linalg.lstsq(rows, np.concatenate([np.sqrt(taught) * returns, share.ravel()]), rcond=None)[0]
+    np.testing.assert_allclose(c, expected, atol=0.03)
+    assert np.abs(c - hidden).max() > 0.1  # not what it is without
+
+
 def test_successes_alone_give_the_chain_up_to_a_potential():
     c, visits, returns, hidden, _ = recovered(8, stop_at_goal=True, only_goal=True)
     assert (len(returns), np.linalg.matrix_rank(visits)) == (25, 5)
@@ -304,6 +319,31 @@ def test_equal_returns_are_not_learned_from():
         else:
             assert metrics["loss"] > 0
         assert np.isfinite(jax.tree.leaves(params)[0]).all()
+
+
+@pytest.mark.parametrize(("per_step", "per_action", "fallback"), [(2.0, 0.0, 1.0), (2.0, 0.1, 1.0), (1.0, 3.0, 0.0)])
+def test_contributions_have_to_explain_more_than_an_equal_share(per_step, per_action, fallback):
+    rng = np.random.default_rng(0)
+    episodes = [[(0, int(a), 0) for a in rng.integers(0, 2, length)] for length in rng.integers(1, 9, 200)]
+    chosen = np.array([sum(step[1] for step in steps) for steps in episodes])
+    lengths = np.array([len(steps) for steps in episodes])
+    returns = per_step * lengths + per_action * chosen + rng.normal(0, 0.3, 200)
+    fit = Fit(capacity=200, batch_size=16, num_updates=100, holdout=4, normalise=False, l2=0.0, learning_rate=0.02)
+    reward = spa(max_length=8, features=pairs, hidden=(), correction="equal", fit=fit)
+    params, _, metrics = fitted(reward, rollout_of(episodes, returns, 8), 6)
+    assert metrics["explained_variance"] > 0.9  # also where there is nothing but the length to explain
+    assert metrics["fallback"] == fallback
+
+    order = np.argsort(lengths, kind="stable")  # of their ends
+    held = np.arange(200) % 4 == 0
+    kept, judged = order[~held], order[held]
+    layer = jax.tree.leaves(params["estimator"]["network"])
+    bias, kernel = next(x for x in layer if x.ndim == 1), next(x for x in layer if x.ndim == 2)
+    each = float(params["estimator"]["scale"]) * np.ravel(np.asarray(kernel)[:2] + np.asarray(bias))
+    error = np.square(returns - (lengths - chosen) * each[0] - chosen * each[1])[judged].mean()
+    constant = (returns * lengths)[kept].sum() / np.square(lengths)[kept].sum()
+    left = min(returns[judged].var(), np.square(returns - constant * lengths)[judged].mean())
+    np.testing.assert_allclose(metrics["explained_beyond_split"], 1 - error / left, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ class Fit:
         period: rollouts between the times.
         min_episodes: finished episodes before the first time.
         holdout: one episode in so many is never trained on and judges the fit; at least 2.
-        floor: least held-out explained variance of the return at which contributions are used.
+        floor: least share of what the better of two simple predictions of held-out returns, their mean and a constant
+            reward per step, leaves open that contributions must explain to be used.
         normalise: whether features are scaled by their running moments.
         truncated: whether the return of an episode that a time limit cut is known; otherwise it is left out, and its
             contributions are not corrected.
@@ -36,8 +37,8 @@ class Fit:
             this time, in place of all alike: rare returns are learned sooner, at the price of a fit that is no longer
             that of the mean, and of a look at every stored episode.
         learning_rate: of Adam.
-        l2: weight of the mean of c² (in units of the returns' standard deviation): of estimators that fit alike the
-            one with small contributions, in place of one that puts all on one step.
+        l2: weight λ of T Σ_t (c_t - R / T)² beside (R - Σ c)², or of both over T² where the loss is one of means over
+            the steps: of estimators that fit alike the one that is nearest to equal shares.
         max_grad_norm: global gradient clipping.
     """
 
@@ -90,10 +91,12 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
     After each rollout: its episodes are stored, features' moments updated, and on every ``period``-th the network takes
     ``num_updates`` steps towards R / σ, σ the largest standard deviation that the stored returns have had: with that of
     now, labels would grow without bound as a policy settles (returns are not shifted: a mean could not be given back
-    step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R. Below
-    ``floor``, and as long as all returns were equal, its contributions are not used until the next time (``trust`` 0).
-    Returns that have become equal, as those of a policy that always succeeds, teach nothing, and the error is then
-    measured by σ.
+    step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R, and likewise with
+    min(Var R, mean (R - b T)²) in place of Var R, b the best constant reward per step of the episodes learned from:
+    where returns are hardly more than lengths, a network explains them without telling which steps were good. Where
+    that is below ``floor``, and as long as all returns were equal, its contributions are not used until the next time
+    (``trust`` 0). Returns that have become equal, as those of a policy that always succeeds, teach nothing, and the
+    error is then measured by σ.
 
     Args:
         estimator: the network.
@@ -104,9 +107,9 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
 
     Returns:
         A :class:`reward_design.Learner` for params of :func:`initial_params`. Metrics: ``loss``,
-        ``explained_variance`` (0 as long as it is unknown), ``fallback`` (1 where contributions are not used),
-        ``episodes``, ``too_long``, ``last_step_share`` of the absolute contributions, ``drift``, the mean
-        absolute change of a contribution in this update.
+        ``explained_variance`` and ``explained_beyond_split`` (0 as long as they are unknown), ``fallback`` (1 where
+        contributions are not used), ``episodes``, ``too_long``, ``last_step_share`` of the absolute contributions,
+        ``drift``, the mean absolute change of a contribution in this update.
     """
     optimiser = optax.chain(optax.clip_by_global_norm(fit.max_grad_norm), optax.scale_by_adam())
 
@@ -122,8 +125,10 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         length, mask = jnp.maximum(batch.length, 1).astype(jnp.float32), jnp.asarray(batch.rows.mask)
         mask = mask | (batch.weight == 0)[None]
         c = predicted(network, params, batch)
-        error = loss.fn(c, mask, length, batch.total / params["scale"])
-        size = jnp.where(mask, jnp.square(c), 0).sum(axis=0) / mask.sum(axis=0)
+        total = batch.total / params["scale"]
+        error = loss.fn(c, mask, length, total)
+        apart = jnp.where(mask, jnp.square(c - (total / length)[None]), 0).sum(axis=0) / mask.sum(axis=0)
+        size = apart if loss.per_step else apart * jnp.square(length)
         return jnp.sum(batch.weight * (error + params["l2"] * size)) / jnp.maximum(batch.weight.sum(), 1)
 
     def drawn(episodes: store.Episodes, odds: Any, key: Any) -> store.Batch:
@@ -160,7 +165,7 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         network, optimiser_state, value = jax.lax.cond(ready, train, lambda *_: old, *args)
         judged = _judged(predicted, {**params, "network": network}, params["network"], episodes, fit, max_length)
         taught = state["taught"] | ready
-        trust = taught & (judged["explained_variance"] >= params["floor"])
+        trust = taught & (judged["explained_beyond_split"] >= params["floor"])
         params = {**params, "network": network, "trust": trust.astype(jnp.float32)}
         metrics = {
             "loss": value, "fallback": 1 - params["trust"], "too_long": episodes.skipped,
@@ -234,6 +239,14 @@ def _returns(episodes: store.Episodes) -> tuple[Array, Array, Bool[Array, ""]]:
     return spread, rate, known
 
 
+def _per_step(episodes: store.Episodes, fit: Fit) -> Float[Array, ""]:
+    """The b of least Σ (R - b T)² over the episodes that are learned from, T their lengths."""
+    there = store.present(episodes) & (jnp.arange(fit.capacity) % fit.holdout != 0)
+    length = episodes.length.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(length), where=there)
+    return jnp.sum(episodes.total * length, where=there) / jnp.maximum(squares, 1)
+
+
 def _observed(moments: networks.Moments, features: Features, batch: Transition) -> networks.Moments:
     """Moments with the experience of a rollout merged in (Chan, Golub and LeVeque, 1983)."""
     flat = jax.tree.map(lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[2:])), batch)
@@ -258,11 +271,15 @@ def _judged(
     number = jnp.maximum(weight.sum(), 1)
     mean = jnp.sum(weight * batch.total) / number
     var = jnp.sum(weight * jnp.square(batch.total - mean)) / number
-    var = jnp.where(jnp.sqrt(var) > 1e-6 * (1 + jnp.abs(mean)), var, jnp.square(params["scale"]))
+    differ = jnp.sqrt(var) > 1e-6 * (1 + jnp.abs(mean))
+    var = jnp.where(differ, var, jnp.square(params["scale"]))
+    split = jnp.sum(weight * jnp.square(batch.total - _per_step(episodes, fit) * batch.length)) / number
+    left = jnp.where(differ, jnp.minimum(var, jnp.maximum(split, 1e-6 * var)), var)  # 0 where length is all there is
     error = jnp.sum(weight * jnp.square(batch.total - c.sum(axis=0))) / number
     size, last = jnp.abs(c), mask & (jnp.arange(max_length)[:, None] == batch.length[None] - 1)
     return {
         "explained_variance": jnp.where(weight.any(), 1 - error / var, 0.0),
+        "explained_beyond_split": jnp.where(weight.any(), 1 - error / left, 0.0),
         "last_step_share": jnp.where(last, size, 0).sum() / jnp.maximum(size.sum(), 1e-20),
         "drift": jnp.abs(c - old).sum() / jnp.maximum(mask.sum(), 1),
     }

@@ -18,11 +18,13 @@ class Loss:
     Attributes:
         name: for settings.
         num_steps: steps that are drawn of each episode, None for all of them in their order.
+        per_step: whether the error is one of R / T, and not of R.
         fn: ``(contribution [T, M], mask [T, M], length [M], total [M]) -> error [M]``.
     """
 
     name: str
     num_steps: int | None
+    per_step: bool
     fn: Fn
 
 
@@ -46,7 +48,7 @@ def squared_error(*, per_step: bool, prediction: float | int = 0.0) -> Loss:
             error = error + prediction * ahead.sum(axis=0) / length
         return error
 
-    return Loss("squared_error", None, fn)
+    return Loss("squared_error", None, per_step, fn)
 
 
 def randomised(num_steps: int, *, unbiased: bool) -> Loss:
@@ -71,7 +73,7 @@ def randomised(num_steps: int, *, unbiased: bool) -> Loss:
         factor = jnp.where(length >= num_steps, 1 - num_steps / length, 1.0)
         return error - factor * c.var(axis=0, ddof=1) / num_steps
 
-    return Loss("randomised", num_steps, fn)
+    return Loss("randomised", num_steps, True, fn)
 
 
 def equal_shares(num_steps: int | None = None) -> Loss:
@@ -85,7 +87,7 @@ def equal_shares(num_steps: int | None = None) -> Loss:
         error = jnp.where(mask, jnp.square(c - (total / length)[None]), 0)
         return error.sum(axis=0) / jnp.maximum(mask.sum(axis=0), 1)
 
-    return Loss("equal_shares", num_steps, fn)
+    return Loss("equal_shares", num_steps, True, fn)
 
 
 def random_steps(
