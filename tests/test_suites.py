@@ -173,6 +173,18 @@ def test_other_results_in_the_folder_of_a_suite_are_refused_with_what_can_be_don
         suites.compare_suite(suite, out=tmp_path / "out", progress=False)
 
 
+def test_results_of_another_size_are_refused_before_anything_runs(tmp_path):
+    out = tmp_path / "out"
+    identity = {"seeds": [0], "agent": "ppo", "tasks": ["cliff"], "rewards": ["sparse"], "config": {}}
+    with Store(out / "one" / "cliff", identity):
+        pass
+    path = declared(tmp_path)
+    path.write_text('[sizes]\ncore = { seeds = 2 }\n[blocks.one]\ntasks = ["chain", "cliff"]\nrewards = ["sparse"]\n')
+    with pytest.raises(StoreError, match=r"one/cliff.*seeds \[0\] there, \[0 1\] here"):
+        suites.compare_suite(suites.load_suite(path, "core"), out=out, progress=False)
+    assert not (out / "one" / "chain").exists()
+
+
 def test_a_suite_of_an_older_format_is_refused_before_anything_runs_with_the_command_that_migrates_it(tmp_path):
     out = tmp_path / "out"
     old = {"kind": "comparison", "format": 1, "identity": {}}

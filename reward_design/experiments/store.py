@@ -105,13 +105,31 @@ class Store:
 
     def _settle(self, identity: dict[str, Any], extend: bool) -> dict[str, Any]:
         known = [r for r in self.records if r["kind"] == "comparison"]
-        changes = differences(known[-1]["identity"], identity) if known else {}
-        refused = {k: v for k, v in changes.items() if not (extend and _grows(k, *v))}
-        if refused:
-            raise StoreError(_refusal(self.folder, refused))
+        changes = checked(self.folder, known[-1]["identity"], identity, extend=extend) if known else {}
         if changes or not known:
             self.append({"kind": "comparison", "format": FORMAT, "identity": identity})
         return identity
+
+
+def checked(
+    folder: str | os.PathLike[str], old: Mapping[str, Any], new: Mapping[str, Any], *, extend: bool = False
+) -> dict[str, tuple[Any, Any]]:
+    """:func:`differences` of the identity that a folder has and the one that is wanted.
+
+    Args:
+        folder: for the message.
+        old: what is there.
+        new: what is wanted.
+        extend: whether more tasks, designs, or settings of new ones are welcome.
+
+    Raises:
+        StoreError: for others, with what can be done.
+    """
+    changes = differences(old, new)
+    refused = {k: v for k, v in changes.items() if not (extend and _grows(k, *v))}
+    if refused:
+        raise StoreError(_refusal(Path(folder), refused))
+    return changes
 
 
 def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:

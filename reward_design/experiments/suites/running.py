@@ -9,6 +9,7 @@ from reward_design.experiments.comparison import compare
 from reward_design.experiments.executors import Executor
 from reward_design.experiments.records import FILE, FORMAT, StoreError, format_of, whole
 from reward_design.experiments.results import Results
+from reward_design.experiments.store import checked
 from reward_design.experiments.suites.declared import Block, Suite, folder
 from reward_design.experiments.suites.page import write
 from reward_design.experiments.suites.verdict import Verdict, verdict
@@ -42,9 +43,9 @@ def compare_suite(
 
     Raises:
         StoreError: before anything runs, if the results of all blocks do not fit on the disk, or those that are there
-            are in an older format.
+            are in an older format, or have another agent or other seeds.
     """
-    _check_formats(suite, Path(out))
+    _check_records(suite, Path(out))
     needed = sum(room.of_units(len(b.tasks) * len(b.rewards), b.seeds, NUM_POINTS) for b in suite.blocks)
     room.check(out, needed - room.taken(out), f"{suite.num_runs} runs of {suite.name}")
     found = {
@@ -81,21 +82,33 @@ def load_verdict(suite: Suite, out: str | os.PathLike[str]) -> Verdict:
     return verdict(found, suite)
 
 
-def _check_formats(suite: Suite, out: Path) -> None:
-    """Refuse older formats at once and together, not comparison by comparison in the middle of the night."""
-    paths = {name: out / folder(name) / FILE for name in _names(suite)}
-    there = {name: path for name, path in paths.items() if path.is_file()}
-    old = []
-    for name, path in there.items():
+def _check_records(suite: Suite, out: Path) -> None:
+    """Refuse records that cannot be added to at once and together, not one by one in the middle of the night."""
+    there = {
+        f"{block.name}/{task}": (block, out / folder(f"{block.name}/{task}"))
+        for block in suite.blocks
+        for task in block.tasks
+    }
+    there = {name: (block, place) for name, (block, place) in there.items() if (place / FILE).is_file()}
+    old, known = [], {}
+    for name, (_, place) in there.items():
         try:
-            old += [name] if format_of(whole(path.read_bytes(), path)[0]) < FORMAT else []
+            known[name] = whole((place / FILE).read_bytes(), place / FILE)[0]
+            old += [name] if format_of(known[name]) < FORMAT else []
         except StoreError as error:
-            raise _without_overwrite(error, path.parent) from error
+            raise _without_overwrite(error, place) from error
     if old:
         raise StoreError(
             f"{len(old)} of {len(there)} comparisons in {out} have an older format than this version of reward-design "
             f"writes, {old[0]} the first: run `reward-design migrate {out}` once to add to them."
         )
+    for name, (block, place) in there.items():
+        wanted = {"agent": block.agent, "seeds": list(range(block.seeds))}
+        for record in [r for r in known[name] if r["kind"] == "comparison"][-1:]:
+            try:
+                checked(place, {key: record["identity"].get(key) for key in wanted}, wanted)
+            except StoreError as error:
+                raise _without_overwrite(error, place) from error
 
 
 def _names(suite: Suite) -> list[str]:
