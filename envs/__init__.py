@@ -52,6 +52,7 @@ ADAPTERS: dict[str, tuple[str, str]] = {
         "reward_design.envs.mujoco_tasks:mujoco_task",
         "MuJoCo, e.g. mujoco/HalfCheetah or mujoco/Ant-sparse",
     ),
+    "mjx": ("reward_design.envs.mjx_tasks:mjx_task", "the same MuJoCo environments in JAX, for a GPU, e.g. mjx/Hopper"),
     "minihack": (
         "reward_design.envs.minihack_tasks:minihack_task",
         "NetHack levels, e.g. minihack/Room-5x5 or minihack/KeyRoom-S5",
@@ -129,7 +130,7 @@ def list_adapters() -> dict[str, str]:
 
     Example:
         >>> sorted(list_adapters())
-        ['gymnasium', 'gymnax', 'minigrid', 'minihack', 'mujoco', 'robotics']
+        ['gymnasium', 'gymnax', 'minigrid', 'minihack', 'mjx', 'mujoco', 'robotics']
     """
     return {prefix: line for prefix, (_, line) in ADAPTERS.items()}
 

@@ -1,5 +1,7 @@
 """What gymnasium's MuJoCo environments (version 5) observe, pay and end on, for many lanes at once.
 
+Written for arrays of NumPy and of JAX alike (``_of``): the lanes of the host and MJX on the device share it.
+
 The constants are the default arguments of ``gymnasium.make("<id>-v5")``, of which the weight of the control cost can be
 changed; the tests step both side by side. Costs of an
 action are computed in the action's own dtype, as gymnasium does.
@@ -13,11 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-Arrays = Mapping[str, np.ndarray]
+Array = Any
+"""Of NumPy or JAX."""
+Arrays = Mapping[str, Array]
 """Fields of the simulator's data, ``[B, ...]``."""
-Scored = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+Scored = tuple[Array, Array, dict[str, Array]]
 """``(reward [B], terminated [B], info)``."""
 
 
@@ -37,49 +39,64 @@ class Model:
     """
 
     fields: tuple[str, ...]
-    observe: Callable[[Arrays], np.ndarray]
-    score: Callable[[Arrays, Arrays, np.ndarray, Any, float, float], Scored]
+    observe: Callable[[Arrays], Array]
+    score: Callable[[Arrays, Arrays, Array, Any, float, float], Scored]
     info: tuple[str, ...]
     contacts: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     control: tuple[str, float] | None = None
 
 
-def _square_sum(x: np.ndarray) -> np.ndarray:
+def _square_sum(x: Array) -> Array:
     """Sum of squares over all axes but the first."""
-    return np.add.reduce(np.square(x.reshape(len(x), -1)), axis=-1)
+    x = x.reshape(len(x), -1)
+    return (x * x).sum(-1)
 
 
-def _state(skip: int, clip: float | None = None) -> Callable[[Arrays], np.ndarray]:
+def _of(x: Array) -> Any:
+    """The module of an array's functions: ``numpy`` or ``jax.numpy``."""
+    return x.__array_namespace__()
+
+
+def _never(x: Array) -> Array:
+    """False for every lane."""
+    return _of(x).zeros(len(x), dtype=bool)
+
+
+def _norm(x: Array) -> Array:
+    return _of(x).linalg.norm(x, axis=-1)
+
+
+def _state(skip: int, clip: float | None = None) -> Callable[[Arrays], Array]:
     """Positions without the first ``skip``, and velocities."""
 
-    def observe(after: Arrays) -> np.ndarray:
-        qvel = after["qvel"] if clip is None else np.clip(after["qvel"], -clip, clip)
-        return np.concatenate([after["qpos"][:, skip:], qvel], axis=1)
+    def observe(after: Arrays) -> Array:
+        qvel = after["qvel"] if clip is None else after["qvel"].clip(-clip, clip)
+        return _of(qvel).concatenate([after["qpos"][:, skip:], qvel], axis=1)
 
     return observe
 
 
-def _cheetah(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+def _cheetah(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
     x = after["qpos"][:, 0]
     velocity = (x - before["qpos"][:, 0]) / dt
     cost = weight * _square_sum(action)
     info = {"x_position": x, "x_velocity": velocity, "reward_forward": velocity, "reward_ctrl": -cost}
-    return velocity - cost, np.zeros(len(x), bool), info
+    return velocity - cost, _never(x), info
 
 
-def _swimmer(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+def _swimmer(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
     place = after["qpos"][:, :2]
     velocity = (place - before["qpos"][:, :2]) / dt
     cost = weight * _square_sum(action)
     info = {**_place(place, velocity), "reward_forward": velocity[:, 0], "reward_ctrl": -cost}
-    return velocity[:, 0] - cost, np.zeros(len(place), bool), info
+    return velocity[:, 0] - cost, _never(velocity), info
 
 
-def _upright(healthy: Callable[[Arrays], np.ndarray]) -> Callable[..., Scored]:
+def _upright(healthy: Callable[[Arrays], Array]) -> Callable[..., Scored]:
     """Hopper and Walker2d: forward velocity, 1 per healthy step, the cost of the action; ends when unhealthy."""
 
-    def score(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+    def score(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
         x, well = after["qpos"][:, 0], healthy(after)
         velocity = (x - before["qpos"][:, 0]) / dt
         cost = weight * _square_sum(action)
@@ -93,27 +110,27 @@ def _upright(healthy: Callable[[Arrays], np.ndarray]) -> Callable[..., Scored]:
     return score
 
 
-def _hopper_healthy(after: Arrays) -> np.ndarray:
+def _hopper_healthy(after: Arrays) -> Array:
     z, angle = after["qpos"][:, 1], after["qpos"][:, 2]
-    state = np.concatenate([after["qpos"][:, 2:], after["qvel"]], axis=1)
-    return (np.abs(state) < 100).all(axis=1) & (z > 0.7) & (np.abs(angle) < 0.2)
+    state = _of(z).concatenate([after["qpos"][:, 2:], after["qvel"]], axis=1)
+    return (abs(state) < 100).all(axis=1) & (z > 0.7) & (abs(angle) < 0.2)
 
 
-def _walker_healthy(after: Arrays) -> np.ndarray:
+def _walker_healthy(after: Arrays) -> Array:
     z, angle = after["qpos"][:, 1], after["qpos"][:, 2]
-    return (z > 0.8) & (z < 2.0) & (np.abs(angle) < 1.0)
+    return (z > 0.8) & (z < 2.0) & (abs(angle) < 1.0)
 
 
-def _ant_observe(after: Arrays) -> np.ndarray:
-    forces = np.clip(after["cfrc_ext"][:, 1:], -1.0, 1.0).reshape(len(after["qpos"]), -1)
-    return np.concatenate([after["qpos"][:, 2:], after["qvel"], forces], axis=1)
+def _ant_observe(after: Arrays) -> Array:
+    forces = after["cfrc_ext"][:, 1:].clip(-1.0, 1.0).reshape(len(after["qpos"]), -1)
+    return _of(forces).concatenate([after["qpos"][:, 2:], after["qvel"], forces], axis=1)
 
 
-def _ant(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+def _ant(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
     velocity = (after["xpos"][:, 1, :2] - before["xpos"][:, 1, :2]) / dt
     z = after["qpos"][:, 2]
     well = (z >= 0.2) & (z <= 1.0)
-    cost, contact = weight * _square_sum(action), 5e-4 * _square_sum(np.clip(after["cfrc_ext"], -1.0, 1.0))
+    cost, contact = weight * _square_sum(action), 5e-4 * _square_sum(after["cfrc_ext"].clip(-1.0, 1.0))
     survive = well * 1.0
     info = {
         **_place(after["qpos"][:, :2], velocity), "reward_forward": velocity[:, 0], "reward_ctrl": -cost,
@@ -122,21 +139,21 @@ def _ant(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: floa
     return velocity[:, 0] + survive - (cost + contact), ~well, info
 
 
-def _humanoid_observe(after: Arrays) -> np.ndarray:
+def _humanoid_observe(after: Arrays) -> Array:
     lanes = len(after["qpos"])
     inertia, speeds, forces = (after[name][:, 1:].reshape(lanes, -1) for name in ("cinert", "cvel", "cfrc_ext"))
     parts = [after["qpos"][:, 2:], after["qvel"], inertia, speeds, after["qfrc_actuator"][:, 6:], forces]
-    return np.concatenate(parts, axis=1)
+    return _of(inertia).concatenate(parts, axis=1)
 
 
-def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+def _humanoid(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
     mass = model.body_mass[None, :, None]
-    centres = [np.sum(mass * arrays["xipos"], axis=1) / np.sum(mass) for arrays in (before, after)]
+    centres = [(mass * arrays["xipos"]).sum(axis=1) / mass.sum() for arrays in (before, after)]
     velocity = ((centres[1] - centres[0]) / dt)[:, :2]
     z = after["qpos"][:, 2]
     well = (z > 1.0) & (z < 2.0)
     cost = weight * _square_sum(after["ctrl"])
-    contact = np.minimum(5e-7 * _square_sum(after["cfrc_ext"]), 10.0)
+    contact = (5e-7 * _square_sum(after["cfrc_ext"])).clip(None, 10.0)
     forward, survive = 1.25 * velocity[:, 0], well * 5.0
     info = {
         **_place(after["qpos"][:, :2], velocity), "reward_forward": forward, "reward_ctrl": -cost,
@@ -146,49 +163,51 @@ def _humanoid(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt:
     return forward + survive - (cost + contact), ~well, info
 
 
-def _pendulum(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
-    fallen = np.abs(after["qpos"][:, 1]) > 0.2
+def _pendulum(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
+    fallen = abs(after["qpos"][:, 1]) > 0.2
     survive = (~fallen) * 1.0
     return survive, fallen, {"reward_survive": survive}
 
 
-def _reach(after: Arrays) -> np.ndarray:
+def _reach(after: Arrays) -> Array:
     """Fingertip (body 3) minus target (body 4)."""
     return after["xpos"][:, 3] - after["xpos"][:, 4]
 
 
-def _reacher_observe(after: Arrays) -> np.ndarray:
+def _reacher_observe(after: Arrays) -> Array:
     theta = after["qpos"][:, :2]
-    parts = [np.cos(theta), np.sin(theta), after["qpos"][:, 2:], after["qvel"][:, :2], _reach(after)[:, :2]]
-    return np.concatenate(parts, axis=1)
+    xp = _of(theta)
+    parts = [xp.cos(theta), xp.sin(theta), after["qpos"][:, 2:], after["qvel"][:, :2], _reach(after)[:, :2]]
+    return xp.concatenate(parts, axis=1)
 
 
-def _reacher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
-    distance, cost = np.linalg.norm(_reach(after), axis=-1), weight * _square_sum(action)
-    return -distance - cost, np.zeros(len(cost), bool), {"reward_dist": -distance, "reward_ctrl": -cost}
+def _reacher(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
+    distance, cost = _norm(_reach(after)), weight * _square_sum(action)
+    return -distance - cost, _never(cost), {"reward_dist": -distance, "reward_ctrl": -cost}
 
 
-def _pusher_bodies(after: Arrays) -> list[np.ndarray]:
+def _pusher_bodies(after: Arrays) -> list[Array]:
     """Places of the arm's tip (body 10), the object (11) and the goal (12)."""
     return [after["xpos"][:, body] for body in (10, 11, 12)]
 
 
-def _pusher_observe(after: Arrays) -> np.ndarray:
-    return np.concatenate([after["qpos"][:, :7], after["qvel"][:, :7], *_pusher_bodies(after)], axis=1)
+def _pusher_observe(after: Arrays) -> Array:
+    parts = [after["qpos"][:, :7], after["qvel"][:, :7], *_pusher_bodies(after)]
+    return _of(parts[0]).concatenate(parts, axis=1)
 
 
-def _pusher(before: Arrays, after: Arrays, action: np.ndarray, model: Any, dt: float, weight: float) -> Scored:
+def _pusher(before: Arrays, after: Arrays, action: Array, model: Any, dt: float, weight: float) -> Scored:
     tip, thing, goal = _pusher_bodies(after)
-    near = -0.5 * np.linalg.norm(thing - tip, axis=-1)
-    distance = -np.linalg.norm(thing - goal, axis=-1)
+    near = -0.5 * _norm(thing - tip)
+    distance = -_norm(thing - goal)
     cost = -weight * _square_sum(action)
     info = {"reward_dist": distance, "reward_ctrl": cost, "reward_near": near}
-    return distance + cost + near, np.zeros(len(near), bool), info
+    return distance + cost + near, _never(near), info
 
 
-def _place(place: np.ndarray, velocity: np.ndarray) -> dict[str, np.ndarray]:
+def _place(place: Array, velocity: Array) -> dict[str, Array]:
     return {
-        "x_position": place[:, 0], "y_position": place[:, 1], "distance_from_origin": np.linalg.norm(place, axis=-1),
+        "x_position": place[:, 0], "y_position": place[:, 1], "distance_from_origin": _norm(place),
         "x_velocity": velocity[:, 0], "y_velocity": velocity[:, 1],
     }  # fmt: skip
 

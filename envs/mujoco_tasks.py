@@ -11,7 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from reward_design._names import suggestion
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
-from reward_design.envs.base import Factor, Task
+from reward_design.envs.base import Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, no_reward, weighted
 from reward_design.envs.host import HostEnv
 from reward_design.envs.mujoco_fault import SimulatorFault
@@ -204,17 +204,32 @@ def mujoco_task(
     facts = FACTS[base]
     distance = facts.paid_past if distance is None else distance
     env = MujocoTask(base, variant, distance=distance, horizon=horizon, gamma=gamma, ctrl_cost_weight=ctrl_cost_weight)
+    text = facts.text + _weight_text(ctrl_cost_weight) + _variant_text(variant, facts, distance)
+    return assembled(base, env, text, distance=distance, varied=bool(variant))
+
+
+def assembled(base: str, env: HostEnv | FunctionalEnv, description: str, *, distance: float, varied: bool) -> Task:
+    """A task on one of the environments, on the host or the device.
+
+    Args:
+        base: a key of :data:`reward_design.envs.mujoco_maths.MODELS`.
+        env: what is stepped.
+        description: of the task.
+        distance: of the sparse reward.
+        varied: whether the environment pays something else than gymnasium's does.
+    """
+    facts = FACTS[base]
     joints = slice(*facts.joints)
     near = _potential(base, facts)
     thrash = weighted("joint_speed", lambda t: jnp.abs(t.next_obs[..., joints]).sum(-1), 0.1)
     forward = weighted("forward" if facts.velocity >= 0 else "closeness", lambda t: near(t.next_obs))
     return Task(
         name=env.name,
-        description=facts.text + _weight_text(ctrl_cost_weight) + _variant_text(variant, facts, distance),
+        description=description,
         env=env,
         true_reward=environment_reward(),
         sparse_reward=weighted("goal", lambda t: reached(base, t.next_obs, t.info, distance)),
-        dense_reward=forward if variant else environment_reward(),
+        dense_reward=forward if varied else environment_reward(),
         factors=_factors(base, facts),
         potential=near,
         auxiliary={

@@ -27,6 +27,7 @@ LOCKED_EXTRAS = (
     "sbx",
     "jaxenvs",
     "mujoco",
+    "mjx",
     "robotics",
     "minihack",
     "minigrid",

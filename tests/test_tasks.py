@@ -296,4 +296,4 @@ def test_listing_builds_nothing():
     code = "import sys, reward_design.envs as e; e.list_tasks(), e.list_adapters(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"reward_design.envs.chain", "reward_design.envs.cartpole", "gymnax", "torch", "mujoco"} & set(modules)
-    assert set(list_adapters()) == {"gymnasium", "gymnax", "minigrid", "minihack", "mujoco", "robotics"}
+    assert set(list_adapters()) == {"gymnasium", "gymnax", "minigrid", "minihack", "mjx", "mujoco", "robotics"}
