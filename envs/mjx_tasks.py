@@ -92,13 +92,15 @@ class MjxEnv(FunctionalEnv):
         """
         data = self._mjx.make_data(self._device_model).replace(qpos=jnp.asarray(qpos), qvel=jnp.asarray(qvel))
         if set(self._maths.fields) - {"qpos", "qvel"}:
-            data = self._mjx.forward(self._device_model, data)
+            with _lenient():
+                data = self._mjx.forward(self._device_model, data)
         return self._kept(data)
 
     def _step(self, key: Any, inner: dict[str, Array], action: Any) -> tuple[Array, Any, Array, Array, dict[str, Any]]:
         model = self._device_model
         start = self._mjx.make_data(model).replace(**inner, ctrl=jnp.asarray(action))
-        data = jax.lax.fori_loop(0, self._frame_skip, lambda _, data: self._mjx.step(model, data), start)
+        with _lenient():
+            data = jax.lax.fori_loop(0, self._frame_skip, lambda _, data: self._mjx.step(model, data), start)
         after = self._kept(data)
         fault = ~(jnp.isfinite(after["qpos"]).all() & jnp.isfinite(after["qvel"]).all())
         after = jax.tree.map(lambda new, old: jnp.where(fault, old, new), after, inner)
@@ -159,3 +161,11 @@ def mjx_task(env_id: str, *, distance: float | None = None, horizon: int | None 
     facts = FACTS[env_id]
     env = MjxEnv(env_id, horizon=horizon, gamma=gamma)
     return assembled(env_id, env, facts.text, distance=facts.paid_past if distance is None else distance, varied=False)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _lenient() -> Any:
+    """MJX multiplies arrays of different ranks, also for users who forbid it in their own code."""
+    return jax.numpy_rank_promotion("allow")

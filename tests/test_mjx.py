@@ -17,9 +17,9 @@ pytest.importorskip("mujoco.mjx")
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("name", ["InvertedPendulum", "Reacher", "HalfCheetah", "Hopper"])
+@pytest.mark.parametrize("name", ["InvertedPendulum", "Reacher", "HalfCheetah"])
 def test_steps_equal_those_of_gymnasium(name, float64):
-    """Observation, reward, end and info of 30 steps, the fall of the pole and of the hopper among them."""
+    """Observation, reward, end and info of 30 steps, the fall of the pole among them; and a fault of the simulator."""
     env = mjx_tasks.MjxEnv(name, horizon=None, gamma=0.99)
     there = gymnasium.make(f"{name}-v5").unwrapped
     there.reset(seed=1)
@@ -37,7 +37,11 @@ def test_steps_equal_those_of_gymnasium(name, float64):
         for key, value in info.items():
             np.testing.assert_allclose(told[key], value, rtol=1e-4, atol=1e-5)
         ended |= terminated
-    assert ended == (name in ("InvertedPendulum", "Hopper"))
+    assert ended == (name == "InvertedPendulum")
+    broken, _, reward, terminated, truncated, info = step(KEY, state, np.full_like(action, np.nan))
+    np.testing.assert_array_equal(broken, found)
+    assert (float(reward), bool(terminated), bool(truncated), bool(info["simulator_fault"])) == (0, False, True, True)
+    assert not any(np.any(value) for key, value in info.items() if key != "simulator_fault")
 
 
 def test_episodes_start_as_those_of_gymnasium_do():
@@ -57,19 +61,10 @@ def test_episodes_start_as_those_of_gymnasium_do():
     assert not speed[:, 2:].any()
 
 
-def test_a_fault_of_the_simulator_ends_the_episode():
-    env = task("mjx/InvertedPendulum").functional()
-    obs, state = env.reset(KEY)
-    broken = state._replace(inner={**state.inner, "qacc_warmstart": jnp.full(2, jnp.nan)})
-    after, _, reward, terminated, truncated, info = env.step(KEY, broken, jnp.float32([jnp.nan]))
-    np.testing.assert_array_equal(after, obs)
-    assert (float(reward), bool(terminated), bool(truncated), bool(info["simulator_fault"])) == (0, False, True, True)
-
-
 @pytest.mark.slow
 def test_agents_train_on_the_device():
     problem = task("mjx/InvertedPendulum")
-    config = ppo.Config(total_timesteps=1024, num_envs=16, num_steps=16, hidden=(16,))
+    config = ppo.Config(total_timesteps=512, num_envs=8, num_steps=16, num_minibatches=2, hidden=(16,))
     metrics = ppo.train(config, problem, problem.true_reward, KEY).metrics
     assert np.isfinite(np.asarray(metrics["true_return"])[1:]).all()
     assert float(metrics["length"][-1]) > 2
