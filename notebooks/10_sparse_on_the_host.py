@@ -70,6 +70,9 @@ axes.set(xlabel="environment steps", ylabel="stairs reached", ylim=(-0.02, 1.02)
 plt.show()
 
 # %% [markdown]
+# In a room of five by five chance finds the key often enough for the sparse reward, and shaping takes nothing away from
+# it. Paid for news, the agent stays where the messages are and hardly ever opens the door.
+#
 # ## What the agent does
 #
 # A trained state is a policy: NumPy in, NumPy out. Here it is evaluated on whole episodes, by the task and by the
@@ -88,10 +91,12 @@ while not done:
     done = terminated or truncated
 env.close()
 
+rows, columns = (np.flatnonzero(np.max(frames, axis=axes)) for axes in ((0, 2, 3), (0, 1, 3)))  # the rest is black
+room = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 shown = np.linspace(0, len(frames) - 1, 4).astype(int)
-figure, axes = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(13, 3.4), layout="constrained")
 for axis, step in zip(axes, shown):
-    axis.imshow(frames[step])
+    axis.imshow(frames[step][room])
     axis.set_title(f"step {step}")
     axis.axis("off")
 plt.show()
