@@ -104,8 +104,8 @@ class MjxEnv(FunctionalEnv):
         after = self._kept(data)
         fault = ~(jnp.isfinite(after["qpos"]).all() & jnp.isfinite(after["qvel"]).all())
         after = jax.tree.map(lambda new, old: jnp.where(fault, old, new), after, inner)
-        rows = [jax.tree.map(lambda x: x[None], state) for state in (inner, after)]
-        scored = self._maths.score(*rows, jnp.asarray(action)[None], self._model, self._dt, self._weight)
+        old, new, given = jax.tree.map(lambda x: x[None], (inner, after, jnp.asarray(action)))
+        scored = self._maths.score(old, new, given, self._model, self._dt, self._weight)
         reward, terminated, info = jax.tree.map(lambda x: jnp.where(fault, jnp.zeros_like(x[0]), x[0]), scored)
         return self._observe(after), after, reward, terminated, {**info, "simulator_fault": fault}
 

@@ -30,7 +30,7 @@ def test_steps_equal_those_of_gymnasium(name, float64):
         obs, reward, terminated, _, info = there.step(action)
         found, state, paid, over, cut, told = step(KEY, state, action)
         np.testing.assert_allclose(found, obs, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(paid, reward, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(paid, float(reward), rtol=1e-4, atol=1e-5)
         assert bool(over) == terminated
         assert not cut
         assert set(told) == {*info, "simulator_fault"}
