@@ -64,7 +64,7 @@ def test_a_saved_reward_of_each_task_is_a_design_by_name(tmp_path):
         tmp_path / "mine/mountain_car.reward", build_reward(json.dumps({"terms": terms}), known, language="terms")
     )
     path = declared(tmp_path, reward="mine", files='mine = "mine/{task}.reward"')
-    with pytest.raises(ValueError, match=r"block 'one': .*No such file.*mine/chain\.reward"):
+    with pytest.raises(ValueError, match=r"block 'one': .*there is no reward file .*mine/chain\.reward"):
         suites.load_suite(path)
     path.write_text(path.read_text().replace("chain", "mountain_car"))
     (block,) = suites.load_suite(path).blocks
