@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from reward_design._names import suggestion
 from reward_design.llm.commands import limits, of_command
 
 
@@ -71,6 +72,10 @@ class Design:
     asks for all anew."""
     audits: str = "exact"
     """Which candidates get a distance and an audit: exact (on tabular tasks), sampled (on all), none."""
+    time_limit: float = 10.0
+    """Seconds for the checks of a candidate."""
+    min_isolation: str = "confined"
+    """Lowest isolation of a candidate in the language code: process, confined, isolated."""
     person: bool = False
     """You compare the candidates of every round on a local page with clips (presets icpl and revolve; with revolve the
     model also reads what you say in words)."""
@@ -99,6 +104,7 @@ class Design:
         from reward_design.llm.designers import controls, design, page, person
         from reward_design.llm.designers.presets import PRESETS
         from reward_design.llm.outcomes import CacheMissError
+        from reward_design.llm.refusal import CandidateRefused
 
         task, config, console = find(self.task), budgets.assignments(self.set), terminal.console()
         tell = None if self.quiet else _teller(console)
@@ -107,11 +113,14 @@ class Design:
             found = design(
                 task, model=self._model(), preset=self.preset, language=self.language, rounds=self.rounds,
                 candidates=self.candidates, seeds=self.seeds, steps=self.total_timesteps,
-                agent=self.agent, driver=self.driver, config=config, seed=self.seed, audits=self.audits, judge=judge,
+                agent=self.agent, driver=self.driver, config=config, seed=self.seed, audits=self.audits,
+                time_limit=self.time_limit, min_isolation=_isolation(self.min_isolation), judge=judge,
                 out=self.out, overwrite=self.overwrite, on_progress=tell, command=command,
             )  # fmt: skip
         except CacheMissError as miss:  # not a fault of this program: a request that was not recorded
             raise ValueError(str(miss)) from miss
+        except CandidateRefused as refused:  # before anything was asked
+            raise ValueError(of_command(refused.reason)) from refused
         if found.best is not None and self.final_seeds > 0:
             console.print("Comparing with the controls on fresh seeds ...", highlight=False)
             wanted = self.candidates or PRESETS[self.preset].candidates
@@ -133,6 +142,15 @@ class Design:
             self.model, base_url=self.base_url, key_env=self.key_env, temperature=self.temperature,
             max_tokens=self.max_tokens, cache=self.cache or f"{self.out}/answers", mode=self.mode, **limits(self),
         )  # fmt: skip
+
+
+def _isolation(name: str) -> Any:
+    from reward_design.llm import Isolation
+
+    levels = {level.name.lower(): level for level in Isolation}
+    if name.lower() not in levels:
+        raise ValueError(f"unknown isolation {name!r}{suggestion(name, levels)} Known: {', '.join(levels)}.")
+    return levels[name.lower()]
 
 
 def _teller(console: Any) -> Any:

@@ -15,19 +15,22 @@ import reward_design.agents
 from reward_design import cli
 from reward_design.envs import task
 from reward_design.experiments.store import read
-from reward_design.llm import Budget, design, load_reward
+from reward_design.llm import Budget, CandidateRefused, Isolation, checking, design, load_reward
+from reward_design.llm.build import artifact_of
 from reward_design.llm.designers import PRESETS, Parts
 from reward_design.llm.designers.answers import sign_scaled, source_of
 from reward_design.llm.designers.candidates import Candidate
 from reward_design.llm.designers.elo import Proxy
 from reward_design.llm.designers.person import Person, best_and_worst
 from reward_design.llm.designers.random_search import random_terms
+from reward_design.llm.supervisor import Worker
 from reward_design.llm.terms import parse_terms
 from reward_design.preferences.person import Given
 from tests import design_worker
 from tests.fault_tools import CACHE
 
 SMALL = design_worker.SMALL
+WALLS = ("landlock", "seccomp", "namespaces")
 
 
 def terms(weight=1.0, factor="distance", shape="progress", direction="decrease"):
@@ -394,6 +397,45 @@ def test_auto_mc_reward_criticises_repairs_and_scales_signs(tmp_path):
     output, _ = reward.unroll(*reward.init(None, moves), _rows(moves))
     assert float(output.reward[0, 0]) == pytest.approx(1.1)
     assert float(output.terms["dense"][0, 0]) == pytest.approx(0.1)
+
+
+@pytest.fixture
+def low_walls(monkeypatch):
+    """A machine that isolates at level PROCESS, as macOS does."""
+    monkeypatch.setattr(checking, "Worker", lambda *, time_limit, skip=(): Worker(time_limit=time_limit, skip=WALLS))
+
+
+def test_nothing_is_paid_for_code_that_the_machine_cannot_isolate(low_walls, tmp_path):
+    model = Script(GOOD)
+    with pytest.raises(CandidateRefused, match=r"at level PROCESS .* and CONFINED is required") as refused:
+        search(model, tmp_path, language="code", rounds=1, candidates=1)
+    assert refused.value.stage == "isolation"
+    assert model.asked == []
+    found = search(model, tmp_path, language="code", rounds=1, candidates=1, min_isolation=Isolation.PROCESS)
+    assert artifact_of(found.reward).provenance["isolation"] == "PROCESS"
+
+
+def test_the_command_says_how_to_accept_less_isolation(low_walls, tmp_path, capsys, one_core):
+    assert cli.main(["design", "--task", "chain", "--language", "code", "--out", str(tmp_path), "--quiet"]) == 2
+    assert "accept the risk with --min-isolation PROCESS." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--min-isolation", "confinde"], "unknown isolation 'confinde'; did you mean 'confined'? Known: process"),
+        (["--time-limit", "0"], "time_limit must be seconds, above 0 and finite, got 0.0"),
+    ],
+)
+def test_limits_of_the_checks_that_are_none(words, said, tmp_path, capsys, one_core):
+    assert cli.main(["design", "--task", "chain", "--out", str(tmp_path), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_time_of_the_checks_can_be_set(tmp_path):
+    limits = {"time_limit": 0.001, "budget": Budget(calls=1)}
+    found = search(Script(GOOD), tmp_path, language="code", rounds=1, candidates=1, **limits)
+    assert [c.refusal.stage for c in found.candidates] == ["time"]
 
 
 def _rows(row):

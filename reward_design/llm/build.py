@@ -159,6 +159,15 @@ def reward_of(artifact: Artifact, task: Task | None = None) -> Reward:
     return from_step(NAME, init, step, settings=settings)
 
 
+def check_limits(time_limit: float, min_isolation: Isolation) -> None:
+    """Raise ValueError for limits of the checks that are none."""
+    if not (isinstance(time_limit, Real) and 0 < time_limit < math.inf):
+        raise ValueError(f"time_limit must be seconds, above 0 and finite, got {time_limit!r}.")
+    if min_isolation not in tuple(Isolation):
+        levels = ", ".join(f"Isolation.{level.name}" for level in Isolation)
+        raise ValueError(f"min_isolation must be one of {levels}, got {min_isolation!r}.")
+
+
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -166,11 +175,7 @@ def _checked(source: str, task: Task, language: str, time_limit: float, min_isol
     check_language(language)
     if not isinstance(source, str):
         raise TypeError(f"source must be text, got {type(source).__name__}; give the code or the JSON as a string.")
-    if not (isinstance(time_limit, Real) and 0 < time_limit < math.inf):
-        raise ValueError(f"time_limit must be seconds, above 0 and finite, got {time_limit!r}.")
-    if min_isolation not in tuple(Isolation):
-        levels = ", ".join(f"Isolation.{level.name}" for level in Isolation)
-        raise ValueError(f"min_isolation must be one of {levels}, got {min_isolation!r}.")
+    check_limits(time_limit, min_isolation)
     if language == "code":
         return check_code(source, task, time_limit=float(time_limit), min_isolation=Isolation(min_isolation))
     terms_reward(source, task)

@@ -47,11 +47,31 @@ def check_code(
         lint.check(source)
     prepare()
     with Worker(time_limit=time_limit, skip=skip) as worker:
-        reached = worker.start()
-        if reached["level"] < min_isolation:
-            raise CandidateRefused("isolation", _too_low(reached, min_isolation))
+        reached = _started(worker, min_isolation)
         answer = worker.ask({"source": source, "specs": input_specs(task)}, time_limit)
     return accepted(answer, source, task, reached)
+
+
+def require_isolation(min_isolation: Isolation) -> None:
+    """See that this machine can check candidates at all, before a model is paid for writing them.
+
+    Args:
+        min_isolation: the level that will be asked for.
+
+    Raises:
+        CandidateRefused: if the walls of a worker are lower here, or no worker starts.
+        ImportError: if the extra ``llm`` is missing.
+    """
+    require("flatbuffers", "llm", "rewards in code")
+    with Worker(time_limit=1.0) as worker:
+        _started(worker, min_isolation)
+
+
+def _started(worker: Worker, min_isolation: Isolation) -> dict[str, Any]:
+    reached = worker.start()
+    if reached["level"] < min_isolation:
+        raise CandidateRefused("isolation", _too_low(reached, min_isolation))
+    return reached
 
 
 def accepted(answer: Mapping[str, Any], source: str, task: Task, reached: Mapping[str, Any]) -> Artifact:

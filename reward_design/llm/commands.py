@@ -130,13 +130,16 @@ class Llm:
 
 
 def of_command(text: str) -> str:
-    """What a limit says, in the words of the command line.
+    """What an error or a limit says, in the words of the command line.
 
     Example:
         >>> of_command("what there is so far is kept, a larger Budget(calls=...) goes on.")
         'what there is so far is kept, a larger --calls goes on.'
+        >>> of_command("accept the risk with min_isolation=Isolation.PROCESS.")
+        'accept the risk with --min-isolation PROCESS.'
     """
-    return re.sub(r"Budget\((\w+)=\.\.\.\)", r"--\1", text)
+    text = re.sub(r"Budget\((\w+)=\.\.\.\)", r"--\1", text)
+    return re.sub(r"min_isolation=Isolation\.(\w+)", r"--min-isolation \1", text)
 
 
 def limits(command: Any) -> dict[str, Any]:

@@ -160,8 +160,11 @@ def _through_checks(session: Session, candidates: list[Candidate], attempt: int)
     """Lint, sandbox and verifier, in parallel."""
     mark = {c.id: f"{c.id}/{attempt}" for c in candidates}
     new = [c for c in candidates if not session.journal.known("checked", mark[c.id])]
-    sources = [session.parts.finish(c.source) for c in new]
-    for candidate, found in zip(new, check_many(sources, session.task, language=session.language), strict=True):
+    checked = check_many(
+        [session.parts.finish(c.source) for c in new], session.task, language=session.language,
+        time_limit=session.time_limit, min_isolation=session.min_isolation,
+    )  # fmt: skip
+    for candidate, found in zip(new, checked, strict=True):
         if isinstance(found, CandidateRefused):
             value = {"stage": found.stage, "reason": found.reason}
         else:

@@ -17,7 +17,9 @@ from reward_design.experiments.comparison import seed_numbers
 from reward_design.experiments.provenance import provenance
 from reward_design.experiments.store import FILE, Store
 from reward_design.llm.budget import LIMITS, Budget, BudgetExceeded, Usage
+from reward_design.llm.build import MIN_ISOLATION, check_limits
 from reward_design.llm.cache import Cache
+from reward_design.llm.checking import require_isolation
 from reward_design.llm.designers import page
 from reward_design.llm.designers import rounds as one_round
 from reward_design.llm.designers.candidates import Candidate, best
@@ -26,6 +28,7 @@ from reward_design.llm.designers.journal import Journal
 from reward_design.llm.designers.presets import PRESETS
 from reward_design.llm.designers.session import EMBEDDED, Parts, Session
 from reward_design.llm.files import save_reward
+from reward_design.llm.isolation import Isolation
 from reward_design.llm.models import ChatModel, chat_model
 from reward_design.llm.outcomes import ModelError
 from reward_design.llm.schemas import Message
@@ -91,6 +94,8 @@ def design(
     config: Mapping[str, Any] | None = None,
     seed: int = 0,
     audits: str = "exact",
+    time_limit: float = 10.0,
+    min_isolation: Isolation = MIN_ISOLATION,
     judge: Any = None,
     out: str | os.PathLike[str] = "results/design",
     overwrite: bool = False,
@@ -126,6 +131,8 @@ def design(
         seed: of all that is drawn: parents, random terms, random actions.
         audits: which candidates get a distance and an audit: ``"exact"`` on tabular tasks, ``"sampled"`` on all,
             ``"none"``.
+        time_limit: seconds of wall-clock time for the checks of a candidate; more on a machine that is busy.
+        min_isolation: lowest isolation behind which a candidate in the language ``code`` may run.
         judge: in place of the task's own success, for presets that ask. ``"icpl"`` calls it with
             ``(session, round, candidates)`` for the ids of the best and the worst; ``"revolve"`` calls its ``compare``
             with the same for judgements of pairs (:class:`reward_design.llm.designers.elo.Comparison`), which become
@@ -141,6 +148,8 @@ def design(
 
     Raises:
         ValueError: for an unknown preset or language, settings that do not fit, or a folder of another search.
+        CandidateRefused: if the language is ``code`` and this machine isolates less than ``min_isolation``; nothing was
+            asked then.
         TypeError: for planning on a task that MuJoCo does not simulate, or a judge that cannot do what it is asked for.
         ImportError: if the extra of the model is missing.
 
@@ -157,7 +166,10 @@ def design(
     parts = driven(_parts(preset), driver)
     _check(parts, rounds, candidates, audits, language)
     _check_judge(parts, judge)
+    check_limits(time_limit, min_isolation)
     spoken = language or _language(parts, model)
+    if spoken == "code":
+        require_isolation(min_isolation)
     learner, settings = actor(made, driver, agent, steps, config)
     runs = seed_numbers(seeds)
     wanted = candidates or parts.candidates
@@ -172,7 +184,8 @@ def design(
     with Store(folder, identity, overwrite=overwrite) as store:
         session = Session(
             made, parts, spoken, chat, Journal(store), folder, learner, settings, runs, wanted, seed=seed,
-            audits=audits, judge=judge, films=getattr(judge, "film", None),
+            audits=audits, judge=judge, films=getattr(judge, "film", None), time_limit=time_limit,
+            min_isolation=Isolation(min_isolation),
         )  # fmt: skip
         session.tell = _teller(session, on_progress)
         command = command or f"design({made.name!r}, preset={parts.name!r})"

@@ -16,12 +16,14 @@ from reward_design.experiments.artifacts import hashes
 from reward_design.experiments.evaluation import play_lanes
 from reward_design.experiments.store import StoreError
 from reward_design.llm.budget import BudgetExceeded
+from reward_design.llm.build import MIN_ISOLATION
 from reward_design.llm.describe import describe_task, reward_contract
 from reward_design.llm.designers.candidates import Candidate, Refusal, Statistics
 from reward_design.llm.designers.journal import Journal, digest
 from reward_design.llm.designers.prompts import label, render
 from reward_design.llm.designers.told import side_by_side
 from reward_design.llm.files import load_reward, save_reward
+from reward_design.llm.isolation import Isolation
 from reward_design.llm.models import ChatModel
 from reward_design.llm.outcomes import UNANSWERED, ModelError
 from reward_design.llm.refusal import CandidateRefused
@@ -113,6 +115,8 @@ class Session:
             ``"none"``.
         judge: for presets that ask: ids in, ``(best, worst)`` out, or an object with ``compare`` for pairs.
         films: films the policy of a candidate, for a judge who watches; None without.
+        time_limit: seconds for the checks of a candidate.
+        min_isolation: lowest isolation of a candidate in the language ``code``.
         candidates: by id, in order.
         memory: what the last round selected.
         tell: hears about progress: ``tell(kind, text)``.
@@ -135,6 +139,8 @@ class Session:
     audits: str = "exact"
     judge: Any = None
     films: Callable[["Session", Candidate, Any], None] | None = None
+    time_limit: float = 10.0
+    min_isolation: Isolation = MIN_ISOLATION
     candidates: dict[str, Candidate] = field(default_factory=dict)
     memory: Any = None
     tell: Callable[[str, str], None] = lambda kind, text: None
