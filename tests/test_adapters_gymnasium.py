@@ -500,6 +500,30 @@ def test_wrong_kind_of_environment(untyped):
         RewardWrapper(Walk(), lambda t: t.reward)
 
 
+def test_an_observation_of_another_shape_than_its_space_is_named():
+    env = RewardWrapper(Cropped(), rd.pointwise("own", lambda p, t: t.reward))
+    with pytest.raises(ValueError, match=r"space has the shape \(4,\), but this value has \(3,\); correct the space"):
+        env.reset(seed=0)
+
+
+class Cropped(gymnasium.Wrapper):
+    """CartPole that leaves out a number of its observations, and says so nowhere."""
+
+    def __init__(self):
+        super().__init__(gymnasium.make("CartPole-v1", disable_env_checker=True))
+
+    def reset(self, **settings):
+        obs, info = self.env.reset(**settings)
+        return obs[:3], info
+
+
+def test_an_action_of_another_shape_than_its_space_is_named():
+    env = RewardWrapper(gymnasium.make("Pendulum-v1"), rd.pointwise("own", lambda p, t: t.reward))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"has the shape \(1,\), but this value has \(2,\)"):
+        env.step(np.zeros(2, np.float32))
+
+
 def test_wrong_shape_is_found_at_construction():
     with pytest.raises(ValueError, match=r"must have shape \[B\] = \(1,\), got \(1, 2\)"):
         RewardWrapper(Walk(), rd.pointwise("wide", lambda t: t.obs))

@@ -12,7 +12,7 @@ from gymnasium import spaces
 def copier(space: spaces.Space, what: str) -> Callable[[Any], Any]:
     """Function that copies a value of ``space``, single or batched, to arrays ``[B, ...]`` of the space's dtypes.
 
-    The function raises ValueError for a value that lacks an entry of a dictionary space.
+    The function raises ValueError for a value that lacks an entry of a dictionary space, or has another shape.
 
     Raises:
         TypeError: if nothing in the space is a number.
@@ -31,8 +31,18 @@ def _copier(space: spaces.Space) -> Callable[[Any], Any] | None:
         parts = {i: copy for i, s in enumerate(space) if (copy := _copier(s))}
         return (lambda x: tuple(copy(x[i]) for i, copy in parts.items())) if parts else None
     if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        return partial(np.array, dtype=space.dtype, ndmin=len(space.shape or ()) + 1)
+        return partial(_rows, space.shape or (), space.dtype)
     return None
+
+
+def _rows(shape: tuple[int, ...], dtype: Any, value: Any) -> np.ndarray:
+    rows = np.array(value, dtype, ndmin=len(shape) + 1)
+    if rows.shape[1:] != shape:
+        raise ValueError(
+            f"the environment's space has the shape {shape}, but this value has {np.shape(value)}; correct the space "
+            "or the value (gymnasium.utils.env_checker.check_env finds where)."
+        )
+    return rows
 
 
 def _entries(parts: Mapping[str, Callable[[Any], Any]], values: Mapping[str, Any]) -> dict[str, Any]:
