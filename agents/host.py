@@ -194,7 +194,7 @@ def _with_new_episodes(state: Any) -> Any:
     return state._replace(reward_state=remembered, lanes=state.lanes._replace(sums=sums))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=base.ONCE)
 def _init(agent: base.Agent, env: HostEnv, reward: Reward, config: Any, key: Any, reward_params: Any) -> Any:
     return agent.init(config, env, reward, key, reward_params)
 

@@ -17,6 +17,9 @@ from reward_design.agents import base
 from reward_design.core import Reward
 from reward_design.envs.base import FunctionalEnv, Task
 
+QUICK: dict[str, Any] | None = {"xla_backend_optimization_level": 1}
+"""Options of compilations for programs that run for long on a CPU: they run as fast, and compile in 0.6 of the time."""
+
 
 def train_seeds(
     agent: base.Agent,
@@ -102,6 +105,7 @@ def sharded(agent: base.Agent, env: FunctionalEnv, reward: Reward, mesh: Mesh, l
     ``init(config, keys, reward_params) -> state`` and ``run(config, state) -> (state, metrics)``, which does ``length``
     updates and reuses the buffers of the state it gets. The number of keys is a multiple of that of the devices.
     """
+    quick = QUICK if mesh.devices.flat[0].platform == "cpu" else None
     shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=P("seeds"), check_vma=False)
 
     def init(config: Any, keys: Any, reward_params: Any) -> Any:
@@ -111,8 +115,8 @@ def sharded(agent: base.Agent, env: FunctionalEnv, reward: Reward, mesh: Mesh, l
         return jax.vmap(lambda s: base.updates(agent, env, reward, config, s, length))(state)
 
     return (
-        jax.jit(shard(init, in_specs=(P(), P("seeds"), P()))),
-        jax.jit(shard(run, in_specs=(P(), P("seeds"))), donate_argnums=1),
+        jax.jit(shard(init, in_specs=(P(), P("seeds"), P())), compiler_options=base.ONCE),
+        jax.jit(shard(run, in_specs=(P(), P("seeds"))), donate_argnums=1, compiler_options=quick),
     )
 
 

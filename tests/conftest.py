@@ -13,6 +13,8 @@ import pytest
 # among threads only costs where every core has a process of pytest. XLA reads this when it compiles for the first time;
 # the processes that tests start inherit it.
 FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # a stack for each operation, which nobody reads here
+jax.config.update("jax_traceback_in_locations_limit", int(os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"]))
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("NPROC", "1")  # threads of XLA; by default one for every core, in each of the processes
 if FAST_COMPILATION not in os.environ.get("XLA_FLAGS", ""):
@@ -31,9 +33,12 @@ hypothesis.settings.load_profile("few")
 
 
 @pytest.fixture(autouse=True)
-def compilation(request):
+def compilation(request, monkeypatch):
     """Most tests compile much and compute little, so they compile without optimisation; slow ones as users do."""
-    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("slow") is None)
+    slow = request.node.get_closest_marker("slow") is not None
+    jax.config.update("jax_disable_most_optimizations", not slow)
+    if not slow:
+        monkeypatch.setattr("reward_design.agents.seeds.QUICK", None)
 
 
 @pytest.fixture(autouse=True, scope="module")

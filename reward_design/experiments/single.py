@@ -109,7 +109,7 @@ def train(
         artifacts.note(store, {label: (reward, built)})
         state = _resume(run, store, identity, overwrite)
         if state is None or int(state.num_updates[0]) < settings.num_updates:
-            room.check(out, room.of_checkpoints(jax.eval_shape(run.fresh)), "checkpoints of this run")
+            room.check(out, room.of_checkpoints(run.shapes()), "checkpoints of this run")
             store.append({"kind": "session", "command": command or "train", **provenance()})
         with tracking.live(logs, identity, store.records, settings.steps_per_update) as followed:
             means = run.evaluate(run.go(state, _keeper(store, identity, followed)))
@@ -140,7 +140,11 @@ class _Run:
 
     def fresh(self) -> Any:
         """The state before training."""
-        return jax.vmap(lambda key: self.learner.init(self.config, self.task.env, self.reward, key, None))(self.keys)
+        return base.first_states(self.learner, self.task.env, self.reward, self.config, self.keys)
+
+    def shapes(self) -> Any:
+        """Of the state, without making one."""
+        return base.first_states.eval_shape(self.learner, self.task.env, self.reward, self.config, self.keys)
 
     def go(self, state: Any, keep: Any) -> Any:
         """Train from ``state`` (None: from the start) to the end; ``keep`` gets updates done, line and state."""

@@ -6,7 +6,6 @@ What was trained is kept in a checkpoint after every advance, so that a killed r
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,9 @@ class Training:
     def _init(self) -> dict[str, Any]:
         """States ``[seeds, ...]`` by id, those of a seed equal for all candidates."""
         base.check_fits(self.learner, self.config, self.task.env, self.reward)
-        first = _init(self.learner, self.task.env, self.reward, self.config, self._keys)
+        env, keys = self.task.env, self._keys
+        keys = jax.vmap(lambda key: jax.random.split(key)[0])(keys) if isinstance(env, HostEnv) else keys
+        first = base.first_states(self.learner, env, self.reward, self.config, keys)
         repeated = lambda x, like: jnp.broadcast_to(jnp.asarray(x, like.dtype), like.shape)  # noqa: E731
         params = {name: jax.tree.map(repeated, self.pool.params[name], first.reward_params) for name in self.ids}
         return {name: jax.tree.map(jnp.array, first._replace(reward_params=params[name])) for name in self.ids}
@@ -258,13 +259,6 @@ class Training:
             name, _, metric = label.partition("|")
             self.metrics[name] = self.metrics[name] or [{}]
             self.metrics[name][0][metric] = rows[label]
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _init(learner: base.Agent, env: Any, reward: Reward, config: Any, keys: Any) -> Any:
-    """As ``train_host`` and ``train_seeds`` start, each run with its own key."""
-    split = jax.vmap(lambda key: jax.random.split(key)[0])(keys) if isinstance(env, HostEnv) else keys
-    return jax.vmap(lambda key: learner.init(config, env, reward, key, None))(split)
 
 
 def _joined(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
