@@ -50,7 +50,7 @@ class Args:
 def main(args: Args) -> None:
     """Measure every case."""
     for case in args.cases:
-        row = {"case": case, **measured(*case.split(":"), args)}
+        row = {"case": case, **measured(case, args)}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with args.out.open("a") as file:
             file.write(json.dumps({**row, "seeds": args.seeds, "updates": args.updates, **provenance()}) + "\n")
@@ -62,8 +62,9 @@ def main(args: Args) -> None:
         )
 
 
-def measured(name: str, reward: str, agent: str, args: Args) -> dict[str, Any]:
+def measured(case: str, args: Args) -> dict[str, Any]:
     """Seconds to compile without and with the options, and the ratio of running times, with by without."""
+    name, reward, agent = case.split(":")
     plan = planned(Order(task(name), reward, reward, agent, None, None))
     learner, config, env = plan.learner, plan.config, plan.task.functional()
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds, dtype=jnp.uint32))
