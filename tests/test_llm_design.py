@@ -412,6 +412,7 @@ def test_nothing_is_paid_for_code_that_the_machine_cannot_isolate(low_walls, tmp
     assert refused.value.stage == "isolation"
     assert model.asked == []
     found = search(model, tmp_path, language="code", rounds=1, candidates=1, min_isolation=Isolation.PROCESS)
+    assert found.reward is not None
     assert artifact_of(found.reward).provenance["isolation"] == "PROCESS"
 
 
