@@ -119,8 +119,8 @@ class Design:
             )  # fmt: skip
         except CacheMissError as miss:  # not a fault of this program: a request that was not recorded
             raise ValueError(str(miss)) from miss
-        except CandidateRefused as refused:  # before anything was asked
-            raise ValueError(of_command(refused.reason)) from refused
+        except CandidateRefused as refused:
+            raise ValueError(of_command(str(refused))) from refused
         if found.best is not None and self.final_seeds > 0:
             console.print("Comparing with the controls on fresh seeds ...", highlight=False)
             wanted = self.candidates or PRESETS[self.preset].candidates
