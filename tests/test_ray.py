@@ -25,8 +25,9 @@ ARGS = {
     "report": False,
 }
 SEEDS = (0, 1)
-LONG = 20 * 64 * 1600
-"""Environment steps of a unit that takes some seconds: whole updates in each of its chunks."""
+CHUNK = 64 * 160
+LONG = units.NUM_CHUNKS * CHUNK
+"""Environment steps of a chunk, and of a unit: whole updates, and an episode ends in each point of its curves."""
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +53,48 @@ def cluster(started):
     return started
 
 
-def signed(path, label):
-    """The sparse reward; a process that makes it writes its number and the label down: the driver, then a worker."""
+def signed(path, label, *, chunks=0, again=False):
+    """The sparse reward; a process that makes it writes its number and the label down: the driver, then a worker.
+
+    The worker waits after each of its first chunks until the driver has written down that it knows of them.
+
+    Args:
+        path: of the log.
+        label: of the unit.
+        chunks: after which it waits.
+        again: whether it sends a letter again and again meanwhile.
+    """
+    driver = os.getpid()
 
     def made(task):
         with Path(path).open("a") as file:
             file.write(f"{label} {os.getpid()}\n")
+        if chunks and os.getpid() != driver:
+            wait_for_driver(told(path, label), chunks, again)
         return task.sparse_reward
 
     return made
+
+
+def told(path, label):
+    """The file in which the driver writes the steps of a unit that it knows of."""
+    return Path(path).with_suffix(f".{label}")
+
+
+def wait_for_driver(path, chunks, again):
+    """From here on this worker sends a letter for each chunk of a unit and waits after the first ones."""
+    send, period = mail.Sender.__call__, mail.PERIOD
+
+    def known():
+        return int(path.read_text() or 0) if path.exists() else 0
+
+    def send_and_wait(sender, steps, *seen):
+        send(sender, steps, *seen)
+        wait_for(lambda: known() >= steps or (again and send(sender, steps, *seen)))
+        if steps >= chunks * CHUNK:
+            mail.Sender.__call__, mail.PERIOD = send, period
+
+    mail.Sender.__call__, mail.PERIOD = send_and_wait, 0
 
 
 def trainings(path):
@@ -145,8 +179,9 @@ def test_units_tell_how_far_they_are_and_begin_again_when_their_worker_is_lost(c
         if not killed:
             killed.append(trainings(log)[0][1])
             os.kill(killed[0], signal.SIGKILL)
+        told(log, "sparse").write_text(str(bar.of("sparse")[-1]))
 
-    plans = [unit(signed(log, "sparse"))]
+    plans = [unit(signed(log, "sparse", chunks=3))]
     bar = Noted(plans, kill_once)
     (record,) = RayCluster(cluster.address).run(plans, SEEDS, bar)
     assert record["status"] == "done"
@@ -156,31 +191,27 @@ def test_units_tell_how_far_they_are_and_begin_again_when_their_worker_is_lost(c
     first, second = events[1:again], events[again + 1 : -1]
     assert events[0] == "begin"
     assert events[-1] == "end"
-    assert 0 < first[0] < LONG
+    assert first == [CHUNK]
     assert second == sorted(set(second))
-    assert len(second) >= 3
-    assert second[0] <= first[-1]
-    assert all(steps % (LONG // units.NUM_CHUNKS) == 0 for steps in second)
+    assert second[:3] == [CHUNK, 2 * CHUNK, 3 * CHUNK]
+    assert all(steps % CHUNK == 0 for steps in second)
 
 
-def test_live_curves_come_from_the_nodes(cluster):
-    seen = []
+def test_live_curves_come_from_the_nodes(cluster, tmp_path):
+    log, seen = tmp_path / "log", []
 
     class Watching(Noted):
         def advance(self, plan, steps, value=None):
             super().advance(plan, steps, value)
             seen.append(value)
+            told(log, "sparse").write_text(str(steps))
 
-    plans = [unit("sparse")]
+    plans = [unit(signed(log, "sparse", chunks=3))]
     (record,) = RayCluster(cluster.address).run(plans, SEEDS, Watching(plans))
-    assert seen
+    assert len(seen) >= 3
     for value in seen:
         assert value.runs == (0, 1)
-        chunk = [
-            i
-            for i, steps in enumerate(record["steps"])
-            if value.steps - LONG // units.NUM_CHUNKS < steps <= value.steps
-        ]
+        chunk = [i for i, steps in enumerate(record["steps"]) if value.steps - CHUNK < steps <= value.steps]
         expected = np.asarray(record["curves"]["length"])[:, chunk]
         assert (expected.min(1) <= np.asarray(value.values["length"]) + 1e-6).all()
         assert (expected.max(1) >= np.asarray(value.values["length"]) - 1e-6).all()
@@ -199,8 +230,8 @@ def test_what_the_driver_does_on_sigterm_stays(cluster):
 
 
 @pytest.mark.parametrize("for_good", [True, False])
-def test_a_mailbox_that_is_lost_costs_a_bar_and_no_unit(cluster, monkeypatch, for_good):
-    inboxes = []
+def test_a_mailbox_that_is_lost_costs_a_bar_and_no_unit(cluster, monkeypatch, tmp_path, for_good):
+    log, inboxes = tmp_path / "log", []
 
     class Kept(mail.Inbox):
         def __init__(self, *arguments):
@@ -210,16 +241,17 @@ def test_a_mailbox_that_is_lost_costs_a_bar_and_no_unit(cluster, monkeypatch, fo
     def lose(bar):
         if len(bar.of("sparse")) == 2:
             ray.kill(inboxes[0].mailbox, no_restart=for_good)
+        told(log, "sparse").write_text(str(bar.of("sparse")[-1]))
 
     monkeypatch.setattr(mail, "Inbox", Kept)
-    plans = [unit("sparse")]
+    plans = [unit(signed(log, "sparse", chunks=1 if for_good else units.NUM_CHUNKS, again=not for_good))]
     bar = Noted(plans, lose)
     (record,) = RayCluster(cluster.address).run(plans, SEEDS, bar)
     expected = units.run(plans[0], SEEDS, lambda *_: None)
     np.testing.assert_array_equal(record["curves"]["true_return"], expected["curves"]["true_return"])
     events = bar.of("sparse")
     assert events.count("begin") == events.count("end") == 1
-    assert (max(event for event in events if event not in ("begin", "end")) > LONG // 2) != for_good
+    assert max(event for event in events if event not in ("begin", "end")) == (CHUNK if for_good else LONG)
 
 
 def test_units_of_which_nothing_was_ever_heard_begin_and_end_all_the_same(cluster, monkeypatch):
@@ -238,29 +270,33 @@ def test_units_of_which_nothing_was_ever_heard_begin_and_end_all_the_same(cluste
 
 def test_an_interrupt_cancels_what_is_handed_out_and_a_resume_trains_each_unit_once(cluster, tmp_path):
     log, labels = tmp_path / "log", ("a", "b", "c", "d")
-    rewards = {label: signed(log, label) for label in labels}
+    rewards = {label: signed(log, label, chunks=1) for label in labels}
+    told(log, "a").write_text(str(LONG))  # the others wait in their first chunk
     args = {**ARGS, "total_timesteps": LONG, "out": tmp_path / "r"}
     stopped = []
 
     class Interrupted(RayCluster):
         def run(self, plans, seeds, bar):
             for record in super().run(plans, seeds, bar):
-                yield record  # on record; another unit is in the middle, and a last one waits for a core
+                yield record  # on record; two other units are in the middle, and a last one waits for a core
                 stopped.append(record["reward"])
-                wait_for(lambda: {label for label, _ in trainings(log)} - {*stopped})
+                wait_for(lambda: len(trainings(log)) == 3)
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         compare("chain", rewards, executor=Interrupted(cluster.address), **args)
     begun = trainings(log)
     unfinished = [pid for label, pid in begun if label not in stopped]
-    assert unfinished
+    assert stopped == ["a"]
+    assert len(unfinished) == 2
     wait_for(lambda: not any(map(alive, unfinished)), 30)
     wait_for(lambda: ray.available_resources().get("CPU") == 2, 30)  # what waited would have started by now
     begun = trainings(log)
     assert {label for label, _ in begun} < {*labels}
     assert not any(alive(pid) for label, pid in begun if label not in stopped)
 
+    for label in labels:
+        told(log, label).write_text(str(LONG))
     results = compare("chain", rewards, executor=RayCluster(cluster.address), **args)
     again = Counter(label for label, _ in trainings(log)[len(begun) :])
     assert again == Counter({*labels} - {*stopped})
