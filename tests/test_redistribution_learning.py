@@ -346,6 +346,19 @@ def test_contributions_have_to_explain_more_than_an_equal_share(per_step, per_ac
     np.testing.assert_allclose(metrics["explained_beyond_split"], 1 - error / left, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("correction", "fallback"), [("equal", 1.0), ("last", 0.0), ("none", 0.0)])
+def test_contributions_are_compared_with_what_would_be_paid_in_their_place(correction, fallback):
+    rng = np.random.default_rng(0)
+    episodes = [[(0, int(a), 0) for a in rng.integers(0, 2, length)] for length in rng.integers(1, 9, 200)]
+    lengths = np.array([len(steps) for steps in episodes])
+    returns = lengths + rng.normal(0, 0.3, 200)  # equal shares are right; a sum at the end is late
+    fit = Fit(capacity=200, batch_size=16, num_updates=100, holdout=4, normalise=False, l2=0.0, learning_rate=0.02)
+    reward = spa(max_length=8, features=pairs, hidden=(), correction=correction, fit=fit)
+    _, _, metrics = fitted(reward, rollout_of(episodes, returns, 8), 6)
+    assert metrics["explained_variance"] > 0.9
+    assert metrics["fallback"] == fallback
+
+
 @pytest.mark.slow
 def test_credit_goes_to_the_step_that_earned_it():
     delayed = delayed_reward(task("chain", num_states=8, horizon=30, distractor=0.3))

@@ -28,8 +28,8 @@ class Fit:
         period: rollouts between the times.
         min_episodes: finished episodes before the first time.
         holdout: one episode in so many is never trained on and judges the fit; at least 2.
-        floor: least share of what the better of two simple predictions of held-out returns, their mean and a constant
-            reward per step, leaves open that contributions must explain to be used.
+        floor: least share of what simple predictions of held-out returns leave open that contributions must explain to
+            be used: their mean and, where equal parts are paid otherwise, the better of it and a constant per step.
         normalise: whether features are scaled by their running moments.
         truncated: whether the return of an episode that a time limit cut is known; otherwise it is left out, and its
             contributions are not corrected.
@@ -85,7 +85,9 @@ def read(params: Params, fit: Fit, features: Features, transition: Transition) -
     return x.reshape(*lead, x.shape[-1])
 
 
-def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_length: int) -> Learner:
+def learner(
+    estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_length: int, *, beyond_split: bool = True
+) -> Learner:
     """Train ``estimator`` on finished episodes.
 
     After each rollout: its episodes are stored, features' moments updated, and on every ``period``-th the network takes
@@ -93,10 +95,10 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
     now, labels would grow without bound as a policy settles (returns are not shifted: a mean could not be given back
     step by step). Then held-out episodes judge it: R² = 1 - mean (R - Σ c)² / Var R, and likewise with
     min(Var R, mean (R - b T)²) in place of Var R, b the best constant reward per step of the episodes learned from:
-    where returns are hardly more than lengths, a network explains them without telling which steps were good. Where
-    that is below ``floor``, and as long as all returns were equal, its contributions are not used until the next time
-    (``trust`` 0). Returns that have become equal, as those of a policy that always succeeds, teach nothing, and the
-    error is then measured by σ.
+    where returns are hardly more than lengths, a network explains them without telling which steps were good, and equal
+    parts do as well. Where the latter (the former, unless ``beyond_split``) is below ``floor``, and as long as all
+    returns were equal, its contributions are not used until the next time (``trust`` 0). Returns that have become equal,
+    as those of a policy that always succeeds, teach nothing, and the error is then measured by σ.
 
     Args:
         estimator: the network.
@@ -104,6 +106,7 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         fit: settings.
         features: what it reads.
         max_length: longest episode in steps.
+        beyond_split: whether contributions that are not used are replaced by equal parts, which are to be beaten then.
 
     Returns:
         A :class:`reward_design.Learner` for params of :func:`initial_params`. Metrics: ``loss``,
@@ -165,7 +168,8 @@ def learner(estimator: Estimator, loss: Loss, fit: Fit, features: Features, max_
         network, optimiser_state, value = jax.lax.cond(ready, train, lambda *_: old, *args)
         judged = _judged(predicted, {**params, "network": network}, params["network"], episodes, fit, max_length)
         taught = state["taught"] | ready
-        trust = taught & (judged["explained_beyond_split"] >= params["floor"])
+        explained = judged["explained_beyond_split" if beyond_split else "explained_variance"]
+        trust = taught & (explained >= params["floor"])
         params = {**params, "network": network, "trust": trust.astype(jnp.float32)}
         metrics = {
             "loss": value, "fallback": 1 - params["trust"], "too_long": episodes.skipped,

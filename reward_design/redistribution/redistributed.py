@@ -65,7 +65,8 @@ def redistributed(
     fit, features = fit or Fit(), features or flat_features
     signal = grounding.resolved(valid)
     gamma = None if discount_compensation is None else checked_gamma(discount_compensation)
-    contribution = _contribution(estimator, fit, features, falls_back_on_rate=correction == "equal")
+    split = correction == "equal"  # is paid as long as the estimator is not trusted
+    contribution = _contribution(estimator, fit, features, falls_back_on_rate=split)
     account = _account(correction, fit, signal, mode, gamma)
 
     def init(key: Any, example: Transition) -> tuple[Params, State]:
@@ -80,18 +81,19 @@ def redistributed(
         def run(params: Params, state: State, transition: Transition) -> tuple[Output, State]:
             before, owing = part_state(state, "contribution"), part_state(state, "account")
             output, after = getattr(contribution, which)(params["estimator"], before, transition)
-            share = _shares(output.reward, owing, transition, fit) if correction == "equal" else None
+            share = _shares(output.reward, owing, transition, fit) if split else None
             rows = _with(transition, output.reward, share)
             output, owing = getattr(account, which)(params, owing, rows)
             return output, joined({"contribution": after, "account": owing})
 
         return run
 
-    kind = Kind.TRAJECTORY if correction == "equal" else Kind.CAUSAL
+    kind = Kind.TRAJECTORY if split else Kind.CAUSAL
     settings = {"estimator": estimator.name, "loss": loss.name, "correction": correction, "max_length": max_length}
     settings |= {} if gamma is None else {"gamma": gamma}
     settings |= {} if signal is None else {"mode": mode}
-    taught = within(learning.learner(estimator, loss, fit, features, max_length), "estimator")
+    learner = learning.learner(estimator, loss, fit, features, max_length, beyond_split=split)
+    taught = within(learner, "estimator")
     step = None if kind is Kind.TRAJECTORY else apply("step")
     return Reward(name, kind, init, step, apply("unroll"), settings, learner=taught)
 
