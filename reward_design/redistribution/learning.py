@@ -97,8 +97,8 @@ def learner(
     min(Var R, mean (R - b T)²) in place of Var R, b the best constant reward per step of the episodes learned from:
     where returns are hardly more than lengths, a network explains them without telling which steps were good, and equal
     parts do as well. Where the latter (the former, unless ``beyond_split``) is below ``floor``, and as long as all
-    returns were equal, its contributions are not used until the next time (``trust`` 0). Returns that have become equal,
-    as those of a policy that always succeeds, teach nothing, and the error is then measured by σ.
+    returns were equal, its contributions are not used until the next time (``trust`` 0). Returns that have become
+    equal, as those of a policy that always succeeds, teach nothing, and the error is then measured by σ.
 
     Args:
         estimator: the network.
