@@ -139,12 +139,15 @@ def _train(agent: Agent, env: FunctionalEnv, reward: Reward, config: Any, key: A
     return TrainResult(*updates(agent, env, reward, config, state, config.num_updates))
 
 
-@partial(jax.jit, static_argnames=("agent", "env", "reward"), compiler_options=ONCE)
-def first_states(
+def initial_states(
     agent: Agent, env: FunctionalEnv | HostEnv, reward: Reward, config: Any, keys: Any, reward_params: Any = None
 ) -> Any:
     """States before training ``[seeds, ...]``, one for each key."""
     return jax.vmap(lambda key: agent.init(config, env, reward, key, reward_params))(keys)
+
+
+first_states = jax.jit(initial_states, static_argnames=("agent", "env", "reward"), compiler_options=ONCE)
+"""The same as a program of its own, which is compiled in little time."""
 
 
 def updates(agent: Agent, env: FunctionalEnv, reward: Reward, config: Any, state: Any, length: int) -> Any:

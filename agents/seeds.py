@@ -107,9 +107,7 @@ def sharded(agent: base.Agent, env: FunctionalEnv, reward: Reward, mesh: Mesh, l
     """
     quick = QUICK if mesh.devices.flat[0].platform == "cpu" else None
     shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=P("seeds"), check_vma=False)
-
-    def init(config: Any, keys: Any, reward_params: Any) -> Any:
-        return jax.vmap(lambda key: agent.init(config, env, reward, key, reward_params))(keys)
+    init = functools.partial(base.initial_states, agent, env, reward)
 
     def run(config: Any, state: Any) -> Any:
         return jax.vmap(lambda s: base.updates(agent, env, reward, config, s, length))(state)

@@ -4,7 +4,6 @@
 # pyright: reportGeneralTypeIssues=false
 
 import copy
-import functools
 import itertools
 import os
 import pathlib
@@ -13,11 +12,23 @@ import sys
 
 import gymnasium
 import jax
-import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from adapter_envs import LIMIT, Walk, lane_actions, record
+from adapter_oracle import (
+    CASES,
+    GAMMA,
+    LANES,
+    MODES,
+    SEED,
+    STEPS,
+    built,
+    drive_single,
+    drive_vector,
+    naive_shaping,
+    shaping,
+    thunks,
+)
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
@@ -25,144 +36,6 @@ import reward_design as rd
 from reward_design.adapters import _bridge
 from reward_design.adapters.functional import recorded, score
 from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
-
-LANES, STEPS, SEED, GAMMA = 3, 20, 5, 0.9
-gymnasium.register("Walk-v0", entry_point="adapter_envs:Walk")
-MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
-
-
-@pytest.fixture
-def untyped():
-    """As without the type-checking import hook, which has its own words for a wrong argument."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def shaping():
-    return rd.potential_shaping(lambda obs: -jnp.abs(obs).sum(-1), gamma=GAMMA)
-
-
-def dict_shaping():
-    return rd.potential_shaping(lambda obs: -jnp.abs(obs["position"]).sum(-1) + 0.1 * obs["cell"], gamma=GAMMA)
-
-
-def trail():
-    """Episode state: pays for time and for the distance to where the episode's first step led."""
-
-    def init(key, example):
-        return (), rd.State(episode={"time": jnp.zeros_like(example.reward), "first": jnp.zeros_like(example.next_obs)})
-
-    def step(params, state, t):
-        time = state.episode["time"]
-        first = jnp.where(time[:, None] == 0, t.next_obs, state.episode["first"])
-        value = t.reward - 0.1 * time + jnp.abs(t.next_obs - first).sum(-1)
-        return value, state._replace(episode={"time": time + 1, "first": first})
-
-    return rd.from_step("trail", init, step)
-
-
-def informed():
-    def fn(t):
-        terms = {"speed": -t.info["speed"], "event": t.info["event"][:, 0] * 2.0}
-        return sum(terms.values()), terms
-
-    return rd.pointwise("informed", fn)
-
-
-def naive_shaping(rows, phi=lambda obs: -np.abs(obs).sum()):
-    return [r + GAMMA * phi(n) * (not end) - phi(o) for o, _, n, r, end, _, _ in rows]
-
-
-def naive_dict_shaping(rows):
-    return naive_shaping(rows, lambda obs: -np.abs(obs["position"]).sum() + 0.1 * obs["cell"])
-
-
-def naive_trail(rows):
-    paid, time, first = [], 0, None
-    for _, _, next_obs, reward, terminated, truncated, _ in rows:
-        first = next_obs if time == 0 else first
-        paid.append(reward - 0.1 * time + np.abs(next_obs - first).sum())
-        time = 0 if terminated or truncated else time + 1
-    return paid
-
-
-def naive_delayed(rows):
-    paid, total = [], 0.0
-    for _, _, _, reward, terminated, truncated, _ in rows:
-        total += reward
-        paid.append(total if terminated or truncated else 0.0)
-        total = 0.0 if terminated or truncated else total
-    return paid
-
-
-def naive_informed(rows):
-    return [-info["speed"] + 2 * info["event"][0] for *_, info in rows]
-
-
-CASES = {
-    "shaping": (shaping, naive_shaping, "box", ()),
-    "dict shaping": (dict_shaping, naive_dict_shaping, "dict", ()),
-    "clipped": (
-        lambda: rd.chain(shaping(), rd.clip(-0.5, 0.5)),
-        lambda rows: np.clip(naive_shaping(rows), -0.5, 0.5),
-        "box",
-        (),
-    ),
-    "delayed": (lambda: rd.delayed(rd.environment_reward()), naive_delayed, "dict", ()),
-    "trail": (trail, naive_trail, "box", ()),
-    "informed": (informed, naive_informed, "box", ("speed", "event")),
-}
-
-
-@functools.cache
-def built(name):
-    """One reward object per case, so that each is compiled once for all tests."""
-    make, naive, layout, keys = CASES[name]
-    return make(), np.array([naive(rows) for rows in record(LANES, STEPS, layout, SEED)]), layout, keys
-
-
-def thunks(mode, layout="box"):
-    return [functools.partial(Walk, layout, reuse=mode is not AutoresetMode.SAME_STEP)] * LANES
-
-
-def drive_single(env, lane, seed=SEED):
-    """Rewards and infos of one lane, resetting by hand."""
-    env.reset(seed=seed + lane)
-    paid, infos = [], []
-    for action in lane_actions(lane, STEPS):
-        _, reward, terminated, truncated, info = env.step(action)
-        paid.append(reward)
-        infos.append(info)
-        if terminated or truncated:
-            env.reset()
-    return paid, infos
-
-
-def drive_vector(envs, mode, num_steps=STEPS):
-    """Each lane takes its own actions at its real steps; returns ``[B, T]`` rewards and the infos of all steps."""
-    actions = np.stack([lane_actions(lane, num_steps) for lane in range(LANES)])
-    envs.reset(seed=SEED)
-    paid, everything = [[] for _ in range(LANES)], []
-    resetting = np.zeros(LANES, bool)
-    while min(map(len, paid)) < num_steps:
-        cursor = [min(len(rows), num_steps - 1) for rows in paid]
-        _, rewards, terminated, truncated, infos = envs.step(actions[np.arange(LANES), cursor])
-        everything.append((rewards, infos, resetting))
-        assert (rewards[resetting] == 0).all()
-        for lane in np.flatnonzero(~resetting):
-            paid[lane].append(rewards[lane])
-        done = terminated | truncated
-        resetting = done if mode is AutoresetMode.NEXT_STEP else np.zeros(LANES, bool)
-        if mode is AutoresetMode.DISABLED and done.any():
-            envs.reset(options={"reset_mask": done})
-    return np.array([rows[:num_steps] for rows in paid]), everything
-
-
-def walk_to_the_end(envs):
-    for _ in range(LIMIT):
-        envs.step(np.zeros((LANES, 2), np.float32))
-
 
 # --- the same episodes, the same rewards ----------------------------------------------------------------------------
 
@@ -477,109 +350,3 @@ def test_text_in_observations_is_left_out():
 
     env = RewardWrapper(Speaking(), built("dict shaping")[0])
     np.testing.assert_allclose(drive_single(env, 0)[0], built("dict shaping")[1][0], atol=1e-5)
-
-
-# --- bad input ------------------------------------------------------------------------------------------------------
-
-
-def test_trajectory_reward_is_refused():
-    whole = rd.from_trajectory("spa", lambda key, example: ((), ()), lambda p, s, t: (t.reward, s))
-    with pytest.raises(TypeError, match=r"'spa' needs whole episodes \(kind TRAJECTORY\); a step-by-step wrapper"):
-        RewardWrapper(Walk(), whole)
-    with pytest.raises(TypeError, match="wrap it in delayed"):
-        VectorRewardWrapper(SyncVectorEnv([Walk]), whole)
-
-
-def test_wrong_kind_of_environment(untyped):
-    envs = SyncVectorEnv([Walk])
-    with pytest.raises(TypeError, match=r"expects a single gymnasium.Env, got the vector .*use VectorRewardWrapper"):
-        RewardWrapper(envs, rd.environment_reward())
-    with pytest.raises(TypeError, match=r"expects a gymnasium VectorEnv, got Walk.*use RewardWrapper"):
-        VectorRewardWrapper(Walk(), rd.environment_reward())
-    with pytest.raises(TypeError, match="expected a Reward, got function"):
-        RewardWrapper(Walk(), lambda t: t.reward)
-
-
-def test_an_observation_of_another_shape_than_its_space_is_named():
-    env = RewardWrapper(Cropped(), rd.pointwise("own", lambda p, t: t.reward))
-    with pytest.raises(ValueError, match=r"space has the shape \(4,\), but this value has \(3,\); correct the space"):
-        env.reset(seed=0)
-
-
-class Cropped(gymnasium.Wrapper):
-    """CartPole that leaves out a number of its observations, and says so nowhere."""
-
-    def __init__(self):
-        super().__init__(gymnasium.make("CartPole-v1", disable_env_checker=True))
-
-    def reset(self, **settings):
-        obs, info = self.env.reset(**settings)
-        return obs[:3], info
-
-
-def test_an_action_of_another_shape_than_its_space_is_named():
-    env = RewardWrapper(gymnasium.make("Pendulum-v1"), rd.pointwise("own", lambda p, t: t.reward))
-    env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"has the shape \(1,\), but this value has \(2,\)"):
-        env.step(np.zeros(2, np.float32))
-
-
-def test_wrong_shape_is_found_at_construction():
-    with pytest.raises(ValueError, match=r"must have shape \[B\] = \(1,\), got \(1, 2\)"):
-        RewardWrapper(Walk(), rd.pointwise("wide", lambda t: t.obs))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_reward_is_named(value):
-    bad = rd.pointwise("speedy", lambda t: jnp.where(t.action[:, 0] > 0.5, value, 0.0))
-    reward = rd.chain(rd.environment_reward(), rd.weighted_sum(task=rd.environment_reward(), fast=bad))
-    env = RewardWrapper(Walk(), reward)
-    env.reset(seed=0)
-    env.step(np.zeros(2, np.float32))
-    text = rf"'chain' must be finite, got {value} from term 'fast' at step 1 of environment 0"
-    with pytest.raises(rd.NonFiniteRewardError, match=text):
-        env.step(np.ones(2, np.float32))
-    envs = VectorRewardWrapper(SyncVectorEnv([Walk] * LANES), reward)
-    envs.reset(seed=0)
-    with pytest.raises(rd.NonFiniteRewardError, match="term 'fast' at step 0 of environment 2"):
-        envs.step(np.array([[0, 0], [0, 0], [1, 1]], np.float32))
-
-
-def test_step_before_reset():
-    env = RewardWrapper(Walk(), rd.environment_reward())
-    with pytest.raises(gymnasium.error.ResetNeeded, match="call reset before step"):
-        env.step(np.zeros(2, np.float32))
-
-
-def test_autoreset_mode_must_be_known():
-    class Silent(gymnasium.vector.VectorEnv):
-        num_envs = 2
-
-    with pytest.raises(ValueError, match="must state its autoreset mode"):
-        VectorRewardWrapper(Silent(), rd.environment_reward())
-
-
-def test_lost_final_observation():
-    class Forgetful(gymnasium.vector.VectorWrapper):
-        def step(self, actions):
-            *outcome, infos = self.env.step(actions)
-            infos.pop("final_obs", None)
-            return *outcome, infos
-
-    envs = Forgetful(SyncVectorEnv([Walk] * LANES, autoreset_mode=AutoresetMode.SAME_STEP))
-    envs = VectorRewardWrapper(envs, rd.environment_reward())
-    envs.reset(seed=0)
-    with pytest.raises(ValueError, match=r"needs info\['final_obs'\] of lanes that ended"):
-        walk_to_the_end(envs)
-
-
-def test_reused_buffers_are_suspected_where_they_do_harm():
-    mode = AutoresetMode.SAME_STEP
-    envs = VectorRewardWrapper(SyncVectorEnv([Walk] * LANES, autoreset_mode=mode), rd.environment_reward())
-    envs.reset(seed=0)
-    with pytest.warns(UserWarning, match="wrap each environment in gymnasium.wrappers.TransformObservation"):
-        walk_to_the_end(envs)
-    copied = [lambda: gymnasium.wrappers.TransformObservation(Walk(), copy.deepcopy, None)] * LANES
-    reward, expected, *_ = built("shaping")
-    paid, _ = drive_vector(VectorRewardWrapper(SyncVectorEnv(copied, autoreset_mode=mode), reward), mode)
-    np.testing.assert_allclose(paid, expected, atol=1e-5)

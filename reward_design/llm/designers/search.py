@@ -19,7 +19,6 @@ from reward_design.experiments.store import FILE, Store
 from reward_design.llm.budget import LIMITS, Budget, BudgetExceeded, Usage
 from reward_design.llm.build import MIN_ISOLATION, check_limits
 from reward_design.llm.cache import Cache
-from reward_design.llm.checking import require_isolation
 from reward_design.llm.designers import page
 from reward_design.llm.designers import rounds as one_round
 from reward_design.llm.designers.candidates import Candidate, best
@@ -168,8 +167,6 @@ def design(
     _check_judge(parts, judge)
     check_limits(time_limit, min_isolation)
     spoken = language or _language(parts, model)
-    if spoken == "code":
-        require_isolation(min_isolation)
     learner, settings = actor(made, driver, agent, steps, config)
     runs = seed_numbers(seeds)
     wanted = candidates or parts.candidates

@@ -17,6 +17,7 @@ from reward_design.experiments.evaluation import play_lanes
 from reward_design.experiments.store import StoreError
 from reward_design.llm.budget import BudgetExceeded
 from reward_design.llm.build import MIN_ISOLATION
+from reward_design.llm.checking import require_isolation
 from reward_design.llm.describe import describe_task, reward_contract
 from reward_design.llm.designers.candidates import Candidate, Refusal, Statistics
 from reward_design.llm.designers.journal import Journal, digest
@@ -123,6 +124,7 @@ class Session:
         built: rewards by id.
         passed_checks: ids of candidates that run.
         last: what the last request gave, also one that a limit cut short.
+        isolated: whether this machine was seen to isolate candidates well enough.
     """
 
     task: Task
@@ -148,6 +150,7 @@ class Session:
     passed_checks: set[str] = field(default_factory=set)
     last: dict[int, str] = field(default_factory=dict)
     recorded: list[Transition] = field(default_factory=list)
+    isolated: bool = False
 
     def rng(self, *place: Any) -> np.random.Generator:
         """Random numbers of a place in the search: the same after a restart."""
@@ -201,6 +204,7 @@ class Session:
         Raises:
             BudgetExceeded: at a hard limit; answers that came before it are in the journal.
             ModelError: if the model cannot be reached; what it says, however bad, is no error.
+            CandidateRefused: if it would write code that this machine cannot isolate.
         """
         assert self.model is not None
         mark = digest({"messages": list(messages), "schema": schema, "template": label(template)})
@@ -220,6 +224,9 @@ class Session:
 
     def _ask(self, messages: list[Message], mark: str, first: int, count: int, template: str, schema: Any) -> None:
         assert self.model is not None
+        if self.language == "code" and not self.isolated:  # nobody is paid for what could not be checked here
+            require_isolation(self.min_isolation)
+            self.isolated = True
         stop, why = None, "the model gave no answer"
         wanted = "an answer" if count == 1 else f"{count} answers"
         self.tell("ask", f"asking {self.model.name.partition('@')[0]} for {wanted} ({template})")
