@@ -67,7 +67,8 @@ def final_table(results: Results) -> Table:
         title_justify="left", title_style="dim", box=None, padding=(0, 2, 0, 0), header_style="dim",
     )  # fmt: skip
     table.add_column("design", overflow="fold", min_width=13)
-    for name in ("true return", "", "over\ntraining", "success", "length", f"beats\n{results.baseline}"):
+    baseline = results.baseline if len(results.baseline) <= 16 else "baseline"  # its own row says "–"
+    for name in ("true return", "", "over\ntraining", "success", "length", f"beats\n{baseline}"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     names = plots.shown(results.rewards)
     for task in results.tasks:
