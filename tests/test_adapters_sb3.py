@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapter_envs import LIMIT, Walk, lane_actions, record
+from adapter_oracle import GAMMA, LANES, SEED, STEPS, naive_delayed, naive_dict_shaping, naive_informed, naive_shaping
 from gymnasium import wrappers
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -26,8 +27,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from reward_design.adapters.functional import recorded, score  # noqa: E402
 from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper  # noqa: E402
 from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper  # noqa: E402
-
-LANES, STEPS, SEED, GAMMA = 3, 20, 5, 0.9
 
 
 @functools.cache
@@ -49,31 +48,9 @@ def delayed():
     return rd.delayed(rd.environment_reward())
 
 
-def naive_shaping(rows):
-    def phi(obs):
-        if isinstance(obs, dict):
-            return -np.abs(obs["position"]).sum() + 0.1 * obs["cell"]
-        return -np.abs(obs).sum()
-
-    return [r + GAMMA * phi(n) * (not end) - phi(o) for o, _, n, r, end, _, _ in rows]
-
-
-def naive_informed(rows):
-    return [-info["speed"] + 2 * info["event"][0] for *_, info in rows]
-
-
-def naive_delayed(rows):
-    paid, total = [], 0.0
-    for _, _, _, reward, terminated, truncated, _ in rows:
-        total += reward
-        paid.append(total if terminated or truncated else 0.0)
-        total = 0.0 if terminated or truncated else total
-    return paid
-
-
 CASES = {
     "shaping": (shaping, naive_shaping, "box", ()),
-    "dict shaping": (functools.partial(shaping, "dict"), naive_shaping, "dict", ()),
+    "dict shaping": (functools.partial(shaping, "dict"), naive_dict_shaping, "dict", ()),
     "informed": (informed, naive_informed, "box", ("speed", "event")),
     "delayed": (delayed, naive_delayed, "dict", ()),
 }
@@ -118,7 +95,7 @@ def test_subprocesses_equal_naive_loop():
         paid, _ = drive(venv)
     finally:
         venv.close()
-    expected = [naive_shaping(rows) for rows in record(LANES, STEPS, "dict", SEED)]
+    expected = [naive_dict_shaping(rows) for rows in record(LANES, STEPS, "dict", SEED)]
     np.testing.assert_allclose(paid, expected, atol=1e-5)
 
 
