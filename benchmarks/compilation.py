@@ -68,7 +68,7 @@ def measured(case: str, args: Args) -> dict[str, Any]:
     plan = planned(Order(task(name), reward, reward, agent, None, None))
     learner, config, env = plan.learner, plan.config, plan.task.functional()
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds, dtype=jnp.uint32))
-    init = jax.jit(lambda keys: jax.vmap(lambda key: learner.init(config, env, plan.reward, key, None))(keys))
+    init = jax.jit(lambda keys: base.initial_states(learner, env, plan.reward, config, keys))
     advance = functools.partial(base.updates, learner, env, plan.reward, config, length=args.updates)
     making = [compiled(init, options, keys) for options in (None, base.ONCE)]
     states = making[1][0](keys)
