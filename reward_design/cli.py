@@ -1,6 +1,5 @@
 """The command ``reward-design``: compare, train, play, distance, audit and more. Heavy imports wait for a command."""
 
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg, subcommand
 
+from reward_design._interrupts import interruptible
 from reward_design.cli_design import Design
 from reward_design.experiments.commands import Board, Export, Merge, Migrate, Report
 from reward_design.experiments.distance_commands import Audit, Distance
@@ -291,9 +291,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     command = _parsed(words)
-    stopped_by = _raise_on_sigterm()
+    stopped_by: list[int] = []
     try:
-        return command.run(shlex.join(["reward-design", *words]))
+        with interruptible() as stopped_by:
+            return command.run(shlex.join(["reward-design", *words]))
     except KeyboardInterrupt:
         out = getattr(command, "out", None)
         kept = f" What is finished is kept in {out}; run the same command again to go on." if out else ""
@@ -312,19 +313,6 @@ def _parsed(words: list[str]) -> Any:
     if words and words[0] in COMMANDS:
         return tyro.cli(COMMANDS[words[0]], prog=f"reward-design {words[0]}", args=words[1:], config=config)
     return tyro.cli(_Overview, prog="reward-design", description=DESCRIPTION, args=words, config=config)
-
-
-def _raise_on_sigterm() -> list[int]:
-    """Treat SIGTERM like Ctrl-C; the list gets the number of the signal."""
-    got: list[int] = []
-
-    def stop(number: int, _: Any) -> None:
-        got.append(number)
-        raise KeyboardInterrupt
-
-    with contextlib.suppress(ValueError):  # only the main thread may
-        signal.signal(signal.SIGTERM, stop)
-    return got
 
 
 if __name__ == "__main__":
