@@ -1,10 +1,10 @@
-"""A small environment with two factors that pull apart."""
+"""A small environment with two factors that pull apart, and settings that learn from few segments."""
 
 import jax.numpy as jnp
 from gymnasium import spaces
 
 from reward_design.envs import FunctionalEnv
-from reward_design.preferences import Factor
+from reward_design.preferences import Factor, PreferenceConfig
 
 
 class TwoArms(FunctionalEnv):
@@ -34,3 +34,11 @@ class TwoArms(FunctionalEnv):
 
 A = Factor("a", lambda t: (t.action == 0).astype(jnp.float32))
 B = Factor("b", lambda t: (t.action == 1).astype(jnp.float32))
+SMALL = PreferenceConfig(
+    segment_length=4, capacity=128, num_calibration=40, refresh_every=128, num_batches=8, batch_segments=16,
+    pretrain_rounds=4, learning_rate=1e-2,
+)  # fmt: skip
+
+
+def changed(**changes):
+    return PreferenceConfig(**{**vars(SMALL), **changes})
