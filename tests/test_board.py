@@ -1,13 +1,10 @@
-"""The board: what it reads, what it refuses, and its pages in a real browser, over what the commands really write."""
+"""The board over what the commands really wrote: what it reads, what it refuses, its pages in a real browser."""
 
 import hashlib
-import http.client
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,14 +13,12 @@ from rich.console import Console
 
 from reward_design import envs
 from reward_design.experiments import Board, compare, distance_table, playing, single
-from reward_design.experiments.dashboard import panels, pictures, reading, searches, states
-from reward_design.experiments.live import Live, Seen
-from reward_design.experiments.store import FILE, Store
+from reward_design.experiments.dashboard import panels, reading, searches, states
+from reward_design.experiments.store import FILE
+from tests.board_pages import DESIGNS, SMALL, TASK, Seer, get
 from tests.browsers import until
 
 pytest.importorskip("tornado")
-TASK, DESIGNS = "chain", ("sparse", "shaping")
-SMALL = {"num_envs": 4, "num_steps": 32}
 
 
 @pytest.fixture(scope="module")
@@ -158,45 +153,6 @@ def test_records_of_another_program_do_not_break_the_page(copy):
         assert "cannot be shown" in get(page, "panel?path=distances&id=distances")[1].decode()
 
 
-def test_a_unit_in_the_middle_of_training_is_drawn_as_far_as_it_is(tmp_path):
-    identity = {"agent": "ppo", "seeds": [0, 1], "tasks": ["chain"], "rewards": ["sparse"], "config": {}}
-    name = ("chain", "sparse")
-    with Store(tmp_path, identity), Live(tmp_path) as live:
-        live.begin(name, [0, 1], total=1000)
-        values = {"true_return": [0.5, float("nan")], "length": [9.0, float("nan")]}
-        live.advance(name, 100, Seen(200, (0, 1), values), flush=True)
-        live.advance(name, 200, Seen(400, (0,), {"true_return": [1.0], "length": [5.0]}), flush=True)
-        (experiment,) = reading.Reader(tmp_path).look().experiments.values()
-        assert str(states.state(experiment)) == "running: 0 of 1 units"
-        assert states.units(experiment)[name] == states.Unit("running", 0.2)
-        steps, drawn = pictures.results(experiment).done[name].curve()
-        assert drawn.shape == (1, 20)  # of the run that is ahead, up to 400 of 1000 steps at 50 points
-        assert (steps[-1], drawn[0, 9], drawn[0, 18], drawn[0, 19]) == (400, 0.5, 0.5, 1.0)
-    (experiment,) = reading.Reader(tmp_path).look().experiments.values()
-    assert str(states.state(experiment)) == "stopped: 0 of 1 units"
-
-
-def test_a_killed_comparison_does_not_run(tmp_path):
-    identity = {"agent": "ppo", "seeds": [0], "tasks": ["chain"], "rewards": ["sparse"], "config": {}}
-    with Store(tmp_path, identity), Live(tmp_path) as live:
-        live.begin(("chain", "sparse"), [0], total=10)
-        kept = live.path.read_bytes()
-    (tmp_path / "live.json").write_bytes(kept)  # as a kill leaves it
-    (experiment,) = reading.Reader(tmp_path).look().experiments.values()
-    if Path("/proc/locks").exists():
-        assert states.state(experiment).word == "stopped"
-        assert states.units(experiment)["chain", "sparse"].status == "waiting"
-
-
-def test_a_comparison_goes_on_where_the_file_to_follow_it_cannot_be_written(tmp_path):
-    (tmp_path / "live.part").mkdir()
-    found = compare(
-        TASK, ["sparse"], agent="q_learning", config=SMALL, seeds=1, total_timesteps=256, out=tmp_path, progress=False,
-        report=False,
-    )  # fmt: skip
-    assert found.done
-
-
 def test_large_folders_stay_fast(results, tmp_path):
     for number in range(200):
         shutil.copytree(results / "compared", tmp_path / f"block{number % 7}" / f"task{number}")
@@ -211,15 +167,6 @@ def test_large_folders_stay_fast(results, tmp_path):
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def get(page, where, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
-    connection.request(method, where if where.startswith("/") else page.base + where, headers=headers)
-    reply = connection.getresponse()
-    body = reply.read()
-    connection.close()
-    return reply.status, body, dict(reply.getheaders())
 
 
 def test_it_answers_get_alone_to_its_own_page_alone(copy):
@@ -278,49 +225,7 @@ def test_names_from_files_are_text(copy):
     assert "&lt;img src=x" in text
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "192.168.0.1", "::", "example.com", ""])
-def test_other_addresses_are_refused(tmp_path, address):
-    with pytest.raises(ValueError, match="expected a loopback address such as"):
-        Board(tmp_path, address=address)
-
-
-def test_bad_requests_are_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a folder with results, got .*which is nothing; give its --out"):
-        Board(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"port must be in \[0, 65535\], got 99999"):
-        Board(tmp_path, port=99999)
-    with Board(tmp_path) as page, pytest.raises(OSError, match=f"port {page.port} of 127.0.0.1 cannot be used"):
-        Board(tmp_path, port=page.port)
-
-
 # --- in a browser -----------------------------------------------------------------------------------------------------
-
-
-class Seer:
-    """What a person sees of a page."""
-
-    def __init__(self, browser, page):
-        self.browser, self.page = browser, page
-
-    def open(self, path=""):
-        self.browser.get(f"{self.page.url}view/{path}" if path else self.page.url)
-        return self
-
-    def text(self, panel):
-        found = self.browser.find_elements("css selector", f"section[data-panel='{panel}']")
-        if found and not found[0].get_attribute("data-shown"):
-            self.browser.execute_script("arguments[0].scrollIntoView()", found[0])
-        return found[0].text if found else ""
-
-    def wait(self, panel, *words, seconds=60):
-        until(self.browser, lambda: all(word in self.text(panel) for word in words), seconds)
-        return self.browser.find_element("css selector", f"section[data-panel='{panel}']")
-
-    def one(self, selector):
-        return until(self.browser, lambda: self.browser.find_element("css selector", selector))
-
-    def errors(self):
-        return [entry for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 @pytest.fixture
@@ -418,53 +323,3 @@ def test_a_folder_that_was_removed_is_said_to_be_gone(browser, copy):
         assert "chain" in seer.text("state")
     until(browser, lambda: seer.one("#trouble").text.startswith("The program behind this page is not there any more"))
     seer.errors()
-
-
-@pytest.mark.slow
-def test_the_page_follows_a_running_comparison_without_a_reload(browser, tmp_path):
-    """A real comparison in another process; the page is opened before it begins, and left alone."""
-    out = tmp_path / "followed"
-    command = [sys.executable, "-m", "reward_design", "compare", "--task", TASK, "--rewards", *DESIGNS, "--agent"]
-    command += ["q_learning", "--seeds", "2", "--total-timesteps", "400000", "--out", str(out), "--quiet"]
-    with Board(tmp_path) as page:
-        seer = Seer(browser, page).open()
-        seer.wait("contents", "Nothing yet")
-        browser.execute_script("window.sameDocument = true")
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            seer.wait("contents", "followed", "running: 0 of 2 units", seconds=300)
-            assert browser.execute_script("return window.sameDocument")
-            seer.open("followed")
-            browser.execute_script("window.sameDocument = true")
-            waits = "return [...document.querySelectorAll('.units td')].map(cell => cell.className).join()"
-            look = lambda: browser.execute_script(waits)  # noqa: E731
-            until(browser, lambda: "running" in look(), 300)
-            until(browser, lambda: "n done,n running" in look(), 300)
-            until(browser, lambda: "sparse" in seer.text("curves/chain"), 300)
-            assert process.wait(300) == 0
-            until(browser, lambda: seer.one("#status").text == "finished: 2 of 2 units")
-            seer.wait("curves/chain", *DESIGNS)
-            assert browser.execute_script("return window.sameDocument")
-        finally:
-            process.kill()
-            process.wait()
-    # the page of a board that has ended says so, and keeps what it showed
-    until(browser, lambda: seer.one("#trouble").is_displayed())
-    assert "shaping" in seer.text("curves/chain")
-
-
-def test_the_command_serves_until_it_is_interrupted(tmp_path):
-    command = [sys.executable, "-m", "reward_design", "board", str(tmp_path), "--no-browser"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        url = re.search(r"http://127.0.0.1:(\d+)(/\S+)", process.stdout.readline())
-        connection = http.client.HTTPConnection("127.0.0.1", int(url[1]), timeout=60)
-        connection.request("GET", url[2])
-        assert connection.getresponse().status == 200
-        connection.close()
-        process.send_signal(2)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
