@@ -1,8 +1,6 @@
-"""Rewards from text: terms and programs against loops in NumPy, transformations, files, forged programs."""
+"""Rewards from programs of models against loops in NumPy, transformations, and the files that keep them."""
 
-import contextlib
 import dataclasses
-import itertools
 import json
 import math
 
@@ -14,28 +12,19 @@ import pytest
 import reward_design as rd
 from reward_design.envs import task
 from reward_design.experiments import designs
-from reward_design.llm import (
-    CandidateRefused,
-    build_reward,
-    describe_task,
-    load_reward,
-    reward_contract,
-    save_reward,
-    terms_schema,
-)
-from reward_design.llm.artifact import Artifact, from_text
+from reward_design.llm import CandidateRefused, build_reward, describe_task, load_reward, reward_contract, save_reward
+from reward_design.llm.artifact import from_text
 from reward_design.llm.build import artifact_of, reward_of
-from reward_design.llm.terms import SHAPES, parse_terms
-from reward_design.rollouts import random_trajectory
+from reward_design.llm.terms import parse_terms
 from reward_design.testing import check_reward
 from tests.hostile.checker import Checker
-from tests.hostile.documents import BROKEN, GOOD, PASSING, document
-from tests.hostile.forged import FORGED, LANES, export, forged, total
+from tests.hostile.documents import document
 from tests.hostile.legitimate import LEGITIMATE
+from tests.reward_lanes import CARTPOLE, lanes, unrolled
 
 pytest.importorskip("flatbuffers")
 
-CARTPOLE = task("cartpole")
+
 CHOSEN = ("components", "raw components", "integer", "switch", "progress", "visited")
 
 
@@ -56,14 +45,7 @@ def artifacts():
 
 @pytest.fixture(scope="module")
 def rollout():
-    """Lanes with terminations, truncations and masked rows."""
-    example = jax.tree.map(lambda x: x + jnp.ones((), x.dtype), CARTPOLE.example)
-    return random_trajectory(example, seed=3)
-
-
-def unrolled(reward, trajectory):
-    params, state = reward.init(jax.random.key(0), jax.tree.map(lambda x: x[0], trajectory))
-    return jax.jit(reward.unroll)(params, state, trajectory)[0]
+    return lanes()
 
 
 def native(name):
@@ -160,83 +142,6 @@ def test_a_missing_info_is_an_error_that_says_so():
     assert reward.step(params, state, maze.example)[0].reward == 0.0
     with pytest.raises(ValueError, match=r"info\['hit_wall'\], which this environment does not give"):
         reward.step(params, state, maze.example._replace(info={}))
-
-
-# --- terms ----------------------------------------------------------------------------------------------------------
-
-
-def oracle(term, values, ends, mask):
-    """One term, one lane, in plain Python."""
-    sign, scale, paid, last = (1 if term.direction == "increase" else -1), term.scale, [], None
-    for x, end, real in zip(values, ends, mask):
-        if not real:
-            paid.append(0.0)
-            continue
-        near = math.exp(-abs(x) / scale) if term.shape == "exp" else 0.0
-        paid.append(
-            term.weight
-            * {
-                "linear": sign * x / scale,
-                "tanh": sign * math.tanh(x / scale),
-                "exp": near if sign < 0 else 1 - near,
-                "threshold": float(x >= scale) if sign > 0 else float(x <= scale),
-                "progress": 0.0 if last is None else sign * (x - last) / scale,
-            }[term.shape]
-        )
-        last = None if end else x
-    return paid
-
-
-@pytest.mark.parametrize(("shape", "direction"), list(itertools.product(SHAPES, ("increase", "decrease"))))
-def test_terms_pay_their_equation(shape, direction, rollout):
-    text = document(shape=shape, direction=direction, weight=-1.5, scale=0.7)
-    (term,) = parse_terms(text, CARTPOLE)
-    output = unrolled(build_reward(text, CARTPOLE, language="terms"), rollout)
-    values = np.abs(rollout.next_obs[..., 2])
-    ends = np.asarray(rollout.terminated | rollout.truncated)
-    lanes = range(values.shape[1])
-    expected = np.array([oracle(term, values[:, i], ends[:, i], rollout.mask[:, i]) for i in lanes]).T
-    other = dataclasses.replace(term, direction="increase" if direction == "decrease" else "decrease")
-    far = np.array([oracle(other, values[:, i], ends[:, i], rollout.mask[:, i]) for i in lanes]).T
-    np.testing.assert_allclose(output.reward, expected, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(output.reward, far, atol=1e-2)
-
-
-def test_weights_and_scales_are_params(rollout):
-    text = json.dumps({"terms": [GOOD, {**GOOD, "factor": "speed", "shape": "tanh"}]})
-    reward = build_reward(text, CARTPOLE, language="terms")
-    params, state = reward.init(jax.random.key(0), CARTPOLE.example)
-    assert set(params["weights"]) == {"tilt", "speed"}
-    np.testing.assert_allclose(params["rewards"]["tilt"]["scale"], 0.1)
-    row = jax.tree.map(lambda x: x[0], rollout)._replace(mask=np.ones(rollout.mask.shape[1], bool))
-    scored = lambda p: reward.step(p, state, row)[0].terms["tilt"].sum()  # noqa: E731
-    doubled = {**params, "weights": {**params["weights"], "tilt": 2.0 * params["weights"]["tilt"]}}
-    np.testing.assert_allclose(scored(doubled), 2 * scored(params), rtol=1e-6)
-
-
-def test_two_terms_of_one_factor_have_names_of_their_own():
-    text = json.dumps({"terms": [GOOD, {**GOOD, "shape": "progress"}]})
-    reward = build_reward(text, CARTPOLE, language="terms")
-    assert set(reward.settings["weights"]) == {"tilt_exp_decrease", "tilt_progress_decrease"}
-    assert reward.kind is rd.Kind.CAUSAL
-    check_reward(reward, CARTPOLE.example)
-
-
-@pytest.mark.parametrize("source", BROKEN, ids=range(len(BROKEN)))
-def test_broken_documents_are_refused(source):
-    with pytest.raises(CandidateRefused) as refused:
-        build_reward(source, CARTPOLE, language="terms")
-    assert refused.value.stage == "terms"
-    assert len(refused.value.reason) > 20
-
-
-@pytest.mark.parametrize("source", PASSING, ids=range(len(PASSING)))
-def test_sound_documents_pass(source):
-    jsonschema = pytest.importorskip("jsonschema")
-    assert parse_terms(source, CARTPOLE)
-    whole = json.loads(source)
-    if "plan" not in whole and "scale" in whole["terms"][0]:
-        jsonschema.validate(whole, terms_schema(CARTPOLE))
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------
@@ -365,89 +270,3 @@ def test_a_memory_that_lies_is_refused(value, artifacts):
     with pytest.raises(CandidateRefused) as refused:
         reward_of(dataclasses.replace(artifact, memory=memory))
     assert refused.value.stage == "verify"
-
-
-# --- forged programs ------------------------------------------------------------------------------------------------
-
-
-def claimed(program, used=("obs",)):
-    """An artifact that says that a program takes ``obs`` and returns the reward."""
-    spec = {"shape": [4], "dtype": "float32", "low": None, "high": None}
-    return Artifact("code", "", None, used=used, specs=dict.fromkeys(used, spec), program=program)
-
-
-def test_an_honest_program_of_this_form_passes(rollout):
-    output = unrolled(reward_of(claimed(forged(total))), rollout)
-    np.testing.assert_allclose(output.reward, np.where(rollout.mask, rollout.obs.sum(-1), 0), rtol=1e-5)
-
-
-REASONS = {
-    "harmless, checks disabled": "safety checks disabled",
-    "callback": "'xla_ffi_python_cpu_callback' is not allowed",
-    "unknown call": "'nothing_of_this_name' is not allowed",
-    "library": "is not allowed",
-    "many rounds": "2,000,000,000 rounds",
-    "endless loop": "no constant number of rounds",
-    "standing counter": "no constant number of rounds",
-    "overflow of int8": "no constant number of rounds",
-    "overflow of int32": "no constant number of rounds",
-    "overflow of uint8": "no constant number of rounds",
-    "wide windows": "computes",
-    "large products": "computes",
-    "work in a reduction": "computes",
-    "endless elsewhere": "no constant number of rounds",
-    "large elsewhere": "makes an array of 3,600,000,000 elements",
-    "nested program": "a program inside",
-    "no derivative": "cannot be read",
-    "large array": "makes an array of 3,600,000,000 elements",
-    "much work": "computes",
-    "random numbers": "the operation rng is not allowed",
-    "large constant": "bytes, at most",
-    "transform": "the operation fft is not allowed",
-}
-
-
-@pytest.mark.parametrize("name", FORGED)
-def test_forged_programs_are_refused(name):
-    try:
-        program = FORGED[name]()
-    except (ValueError, NotImplementedError) as error:
-        pytest.fail(f"{name} cannot even be exported: {error}")
-    two = ("callback", "unknown call", "nested program")
-    with pytest.raises(CandidateRefused) as refused:
-        reward_of(claimed(program, ("obs", "next_obs") if name in two else ("obs",)))
-    assert refused.value.stage == "verify"
-    assert REASONS.get(name, "") in refused.value.reason
-
-
-def test_a_program_that_grows_with_the_lanes_is_refused_where_it_is_used(rollout):
-    def cube(obs):
-        x = obs[:, 0]
-        return ((x[:, None, None] * x[None, :, None] * x[None, None, :]).sum(axis=(1, 2)),)
-
-    reward = reward_of(claimed(forged(cube)))
-    assert unrolled(reward, rollout).reward.shape == rollout.mask.shape
-    wide = jax.tree.map(lambda x: jnp.tile(x[:, :1], (1, 1024, *[1] * (x.ndim - 2))), rollout)
-    with pytest.raises(CandidateRefused, match="makes an array of") as refused:
-        unrolled(reward, wide)
-    assert refused.value.stage == "verify"
-
-
-def test_flipped_bytes_of_a_program_give_a_refusal_or_a_reward(rollout):
-    honest = bytearray(forged(total))
-    refused = 0
-    for place in np.linspace(0, len(honest) - 1, 15).astype(int):
-        changed = bytearray(honest)
-        changed[place] ^= 0x10
-        with contextlib.suppress(CandidateRefused):
-            reward_of(claimed(bytes(changed)))
-            continue
-        refused += 1
-    assert refused >= 2  # how many depends on the path of this file, which programs keep as text
-
-
-def test_exports_for_other_platforms_only_are_refused():
-    with pytest.raises(CandidateRefused, match="expected cpu among them"):
-        reward_of(claimed(forged(total, platforms=("cuda",))))
-    assert str(LANES) == "b"
-    assert export.maximum_supported_calling_convention_version >= 10
