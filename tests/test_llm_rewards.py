@@ -18,7 +18,6 @@ from reward_design.llm.build import artifact_of, reward_of
 from reward_design.llm.terms import parse_terms
 from reward_design.testing import check_reward
 from tests.hostile.checker import Checker
-from tests.hostile.documents import document
 from tests.hostile.legitimate import LEGITIMATE
 from tests.reward_lanes import CARTPOLE, lanes, unrolled
 
@@ -197,14 +196,6 @@ def test_a_file_is_a_design(artifacts, tmp_path):
     assert designs.with_auxiliary([path, "barfi"], "misaligned") == [path, "barfi/misaligned"]
     with pytest.raises(CandidateRefused, match="and task 'chain' has next_obs: int32 scalar"):
         designs.resolve(path, task("chain"))
-
-
-def test_terms_are_saved_with_their_task(tmp_path, rollout):
-    reward = build_reward(document(), "cartpole", language="terms")
-    again = load_reward(save_reward(tmp_path / "x", reward))
-    np.testing.assert_array_equal(unrolled(again, rollout).reward, unrolled(reward, rollout).reward)
-    with pytest.raises(CandidateRefused, match="must be one of goal"):
-        load_reward(tmp_path / "x.reward", "mountain_car")
 
 
 def test_other_rewards_cannot_be_saved(tmp_path):

@@ -1,4 +1,4 @@
-"""Rewards from terms: their equation in plain Python, params, names, broken documents."""
+"""Rewards from terms: their equation in plain Python, params, names, broken documents, files."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import reward_design as rd
-from reward_design.llm import CandidateRefused, build_reward, terms_schema
+from reward_design.llm import CandidateRefused, build_reward, load_reward, save_reward, terms_schema
 from reward_design.llm.terms import SHAPES, parse_terms
 from reward_design.testing import check_reward
 from tests.hostile.documents import BROKEN, GOOD, PASSING, document
@@ -96,3 +96,11 @@ def test_sound_documents_pass(source):
     whole = json.loads(source)
     if "plan" not in whole and "scale" in whole["terms"][0]:
         jsonschema.validate(whole, terms_schema(CARTPOLE))
+
+
+def test_terms_are_saved_with_their_task(tmp_path, rollout):
+    reward = build_reward(document(), "cartpole", language="terms")
+    again = load_reward(save_reward(tmp_path / "x", reward))
+    np.testing.assert_array_equal(unrolled(again, rollout).reward, unrolled(reward, rollout).reward)
+    with pytest.raises(CandidateRefused, match="must be one of goal"):
+        load_reward(tmp_path / "x.reward", "mountain_car")
