@@ -26,7 +26,7 @@ def discrete(space: spaces.Space, agent: str) -> spaces.Discrete:
 
 
 def bounded_box(space: spaces.Space, agent: str) -> spaces.Box:
-    """The action space, if it is a Box of floats with finite bounds.
+    """The action space, if it is a Box of floats with finite bounds that differ.
 
     Raises:
         TypeError: for anything else, with what to use instead.
@@ -38,6 +38,13 @@ def bounded_box(space: spaces.Space, agent: str) -> spaces.Box:
         raise TypeError(
             f"{agent} needs Box actions with finite bounds, got {space}; bound them with "
             f"{BOUNDS.format(shape=space.shape)}, or use ppo."
+        )
+    with np.errstate(over="ignore"):
+        width = space.high.astype(np.float32) - space.low.astype(np.float32)
+    if not (np.isfinite(width) & (width > 0)).all():
+        raise TypeError(
+            f"{agent} scales actions by high - low, which must be above 0 and fit a float32, got {space}; give them "
+            "other bounds, or leave out what is fixed, in a gymnasium.ActionWrapper, or use ppo."
         )
     return space
 
@@ -63,6 +70,8 @@ def _unfit(space: spaces.Space, agent: str, wanted: str) -> TypeError:
 
 
 def _check_floats(space: spaces.Box, agent: str) -> None:
+    if not np.prod(space.shape):
+        raise TypeError(f"{agent} needs at least one action, got {space}.")
     if not np.issubdtype(space.dtype, np.floating):
         raise TypeError(
             f"{agent} needs Box actions of floating-point numbers, got {space}; round them in a "

@@ -73,9 +73,9 @@ class ActorCritic:
         """What the networks read: features ``[*batch, features]``, or the parts of the observation for a torso."""
         return self._inputs(moments, obs)
 
-    def update_moments(self, moments: networks.Moments, obs: Any) -> networks.Moments:
-        """Moments with a rollout's observations merged in."""
-        return self._inputs.update_moments(moments, obs)
+    def update_moments(self, moments: networks.Moments, obs: Any, mask: Any = None) -> networks.Moments:
+        """Moments with a rollout's observations merged in, all or those of the rows that ``mask`` marks."""
+        return self._inputs.update_moments(moments, obs, mask)
 
     def act(
         self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"], carry: Any = ()

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.vector import VectorEnv
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from reward_design.agents import rollout
+from reward_design.agents import rollout, settings
 from reward_design.core import NonFiniteRewardError, Output, Reward, Transition
 from reward_design.describe import check_gamma, missing_entry
 from reward_design.envs.base import FunctionalEnv, Task, example_transition
@@ -31,8 +33,16 @@ def config(cls: type) -> type:
     """Make a class a frozen settings dataclass and a pytree: ``float`` fields are leaves, all others are static.
 
     Leaves may be traced, so ``jax.vmap`` sweeps a learning rate without another compilation; for that reason run-time
-    type checkers leave the constructor alone.
+    type checkers leave the constructor alone, and :func:`reward_design.agents.settings.check_types` looks at what it
+    gets before ``__post_init__`` of the class does.
     """
+    own = getattr(cls, "__post_init__", lambda self: None)
+
+    def checked(self: Any) -> None:
+        settings.check_types(self)
+        own(self)
+
+    cls.__post_init__ = checked  # type: ignore[attr-defined]
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     vars(cls)["__init__"].__no_type_check__ = True
     names = {True: [], False: []}
@@ -126,6 +136,7 @@ def train(
         ValueError: if the reward discounts with another gamma, or a replay does not fit into memory.
         NonFiniteRewardError: naming reward, term and step.
     """
+    check_key(key)
     env = functional(env)
     check_fits(agent, config, env, reward)
     result = _train(agent, env, reward, config, key, reward_params)
@@ -211,18 +222,49 @@ def _evaluate(
 
 
 def functional(env: FunctionalEnv | Task) -> FunctionalEnv:
-    """The functional environment of a task, or the environment itself."""
-    return env.functional() if isinstance(env, Task) else env
+    """The functional environment of a task, or the environment itself.
+
+    Raises:
+        TypeError: for anything else, with what to do about it.
+    """
+    if isinstance(env, Task):
+        return env.functional()
+    if isinstance(env, FunctionalEnv):
+        return env
+    if isinstance(env, (HostEnv, gymnasium.Env, VectorEnv)):
+        raise TypeError(f"{type(env).__name__} is stepped on the host; train on it with train_host.")
+    hint = f"task({env!r})" if isinstance(env, str) else "reward_design.envs.task"
+    raise TypeError(f"expected a task or a functional environment, got {env!r}; make one with {hint}.")
+
+
+def check_key(key: Any) -> None:
+    """Refuse a number in place of a random key.
+
+    Raises:
+        TypeError: with the key that it stands for.
+    """
+    if key is None or isinstance(key, (int, np.integer)):
+        raise TypeError(f"expected a random key of JAX, got {key!r}; write jax.random.key({key or 0}).")
 
 
 def check_fits(agent: Agent, config: Any, env: FunctionalEnv | HostEnv, reward: Reward) -> None:
     """Refuse, before anything runs, what cannot work together.
 
     Raises:
-        TypeError: for spaces that the agent cannot serve, an environment on the host that it cannot train on, or a
-            reward with a learner that it does not train.
-        ValueError: for a reward with another gamma, or one that reads what the environment does not give.
+        TypeError: for settings of another agent, something that is no reward, spaces that the agent cannot serve, an
+            environment on the host that it cannot train on, or a reward with a learner that it does not train.
+        ValueError: for settings outside of their range, a reward with another gamma, or one that reads what the
+            environment does not give.
     """
+    if not isinstance(config, agent.Config):
+        raise TypeError(
+            f"agent {agent.name!r} needs a {agent.Config.__module__.rpartition('.')[2]}.{agent.Config.__qualname__}, "
+            f"got {type(config).__module__}.{type(config).__qualname__}."
+        )
+    if not isinstance(reward, Reward):
+        hint = "; only the command line takes names" if isinstance(reward, str) else ""
+        raise TypeError(f"expected a reward_design.Reward, got {reward!r}{hint}.")
+    settings.check_floats(config)
     if isinstance(env, HostEnv) and agent.improve is None:
         raise TypeError(f"agent {agent.name!r} runs on the device only; on the host use ppo, dqn or sac.")
     if agent.check is not None:

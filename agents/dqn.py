@@ -50,9 +50,10 @@ class Config(off_policy.Settings):
         normalise_obs: scale observations by running moments (kept with the policy); discrete ones are one-hot.
         learning_rate: of Adam.
         tau: share of the network that moves into the target network at each gradient step, without ``target_period``.
-        epsilon: probability of a uniform action when learning starts.
+        epsilon: probability of a uniform action at the start of the run; until ``learning_starts`` it is 1.
         epsilon_end: after the exploration phase; linear in between.
-        exploration_fraction: share of the run until ``epsilon_end`` is reached, in (0, 1].
+        exploration_fraction: share of the run until ``epsilon_end`` is reached, in (0, 1]; the steps before
+            ``learning_starts`` are part of it.
         huber_delta: errors are squared up to here and linear beyond. Where most errors are beyond, Q becomes the median
             of its targets instead of the mean, and rare terminations are outvoted: keep it in scale with the returns
             (1 suits rewards clipped to [-1, 1] that are paid seldom).

@@ -15,6 +15,9 @@ from reward_design.core import Reward
 from reward_design.envs.base import Task
 from reward_design.envs.host import HostEnv, SpacesOnly
 
+MAX_STEPS = 10_000
+"""Steps after which an episode is cut that is only played, where the environment has no time limit."""
+
 
 def train_host(
     agent: base.Agent,
@@ -53,10 +56,12 @@ def train_host(
         TypeError: for an agent that only runs on the device, and spaces or a kind of reward that it cannot serve.
         ValueError: if the reward discounts with another gamma, a replay does not fit into memory, or the environment
             lacks an entry of its info or observation.
-        NonFiniteRewardError: naming reward, term and step.
+        NonFiniteRewardError: naming reward, term and step; with ``overlap`` after one more rollout.
     """
     if not isinstance(envs, VectorEnv):
-        raise TypeError(f"expected a gymnasium VectorEnv, got {type(envs).__name__}; make one with gymnasium.make_vec.")
+        hint = f"task.vector({config.num_envs})" if isinstance(envs, Task) else "gymnasium.make_vec"
+        raise TypeError(f"expected a gymnasium VectorEnv, got {type(envs).__name__}; make one with {hint}.")
+    base.check_key(key)
     env = described(envs) if env is None else env
     base.check_fits(agent, config, env, reward)
     assert agent.host_policy is not None
@@ -75,6 +80,8 @@ def train_host(
             history[-1] = jax.device_get(history[-1])
         if overlap:  # the policy from before this rollout; waits for the update that ran beside the collection
             policy = agent.host_policy(config, env, state)
+            if int(state.fault.step) >= 0:
+                break
         state, metrics = _improve(agent, env, reward, config, state, trajectory, extras)
         if not overlap:
             policy = agent.host_policy(config, env, state)
@@ -143,7 +150,8 @@ def evaluate_host(
 ) -> dict[str, np.ndarray]:
     """Play whole episodes, judged by the environment's own reward.
 
-    The first ``ceil(num_episodes / num_envs)`` episodes of every lane count, so that short ones are not preferred.
+    The first ``ceil(num_episodes / num_envs)`` episodes of every lane count, so that short ones are not preferred. An
+    episode without a time limit that has not ended after ``MAX_STEPS`` counts as it is then.
 
     Args:
         agent: the agent.
@@ -164,13 +172,15 @@ def evaluate_host(
     collector = Collector(envs, env, 1, seed=seed)
     quota = np.full(envs.num_envs, -(-num_episodes // envs.num_envs))
     total, length = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
+    limit = max(env.horizon or 0, MAX_STEPS)
     played: dict[str, list[float]] = {"true_return": [], "success": [], "length": []}
     while (quota > 0).any():
         rows, _ = collector.collect(policy, rng)
         total += np.where(rows.mask[0], rows.reward[0], 0.0)
         length += rows.mask[0]
         achieved = np.asarray(env.success(rows))[0]
-        for lane in np.flatnonzero((rows.terminated | rows.truncated)[0] & rows.mask[0]).tolist():
+        over = (rows.terminated | rows.truncated)[0] | (length >= limit)
+        for lane in np.flatnonzero(over & rows.mask[0]).tolist():
             if quota[lane] > 0:
                 for name, value in (("true_return", total), ("success", achieved), ("length", length)):
                     played[name].append(float(value[lane]))

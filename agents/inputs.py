@@ -52,9 +52,11 @@ class Inputs:
         scaled = moments.normalise(self._scaled(x))
         return scaled if self.torso is None else {**x, "floats": scaled}
 
-    def update_moments(self, moments: networks.Moments, obs: Any) -> networks.Moments:
-        """Moments with a rollout's observations merged in."""
-        return moments.update(self._scaled(self.features(obs))) if self.normalises else moments
+    def update_moments(self, moments: networks.Moments, obs: Any, mask: Any = None) -> networks.Moments:
+        """Moments with a rollout's observations merged in, all or those of the rows that ``mask`` marks."""
+        if not self.normalises:
+            return moments
+        return moments.update(self._scaled(self.features(obs)), None if mask is None else jnp.asarray(mask))
 
     def in_numpy(self, moments: networks.Moments) -> Callable[[Any], np.ndarray]:
         """Flat features in NumPy."""

@@ -166,11 +166,15 @@ class Moments(NamedTuple):
     var: Float[Array, " features"]
     count: Float[Array, ""]
 
-    def update(self, x: Float[Array, "*batch features"]) -> "Moments":
-        """Merge a batch (Chan, Golub and LeVeque, 1983)."""
+    def update(self, x: Float[Array, "*batch features"], mask: Bool[Array, "*batch"] | None = None) -> "Moments":
+        """Merge a batch, or those of its rows that ``mask`` marks (Chan, Golub and LeVeque, 1983)."""
         x = x.reshape(-1, x.shape[-1])
-        mean, var, total = x.mean(axis=0), x.var(axis=0), self.count + len(x)
-        delta, share = mean - self.mean, len(x) / total
+        counts = jnp.ones((len(x), 1), bool) if mask is None else mask.reshape(-1, 1)
+        number = counts.sum()
+        mean = jnp.sum(x, axis=0, where=counts) / jnp.maximum(number, 1)
+        var = jnp.sum(jnp.square(x - mean[None]), axis=0, where=counts) / jnp.maximum(number, 1)
+        total = self.count + number
+        delta, share = mean - self.mean, number / total
         merged = self.var * (1 - share) + var * share + delta**2 * share * (1 - share)
         return Moments(self.mean + delta * share, merged, total)
 

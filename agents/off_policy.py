@@ -47,12 +47,14 @@ class Settings(Run):
 
     def __post_init__(self) -> None:
         self.check_length()
-        if self.learning_starts >= self.total_timesteps:
-            raise ValueError(
-                f"learning_starts must be below total_timesteps = {self.total_timesteps}, got {self.learning_starts}; "
-                "nothing would be learned."
-            )
+        at_least(self, 0, "learning_starts")
         at_least(self, 1, "n_step", "batch_size", "capacity")
+        steps = self.num_updates * self.steps_per_update
+        if self.learning_starts > steps or self.learning_starts >= self.total_timesteps:
+            raise ValueError(
+                f"learning_starts must be below total_timesteps = {self.total_timesteps} and at most {steps}, what "
+                f"whole iterations have of it, got {self.learning_starts}; nothing would be learned."
+            )
 
     @property
     def capacity_steps(self) -> int:
@@ -184,7 +186,7 @@ def improve(
     state_now = state._replace(
         reward_params=reward_params, reward_state=reward_state, learner_state=learner_state,
         replay=replay.insert(state.replay, trajectory, episode), priorities=ranked,
-        moments=inputs.update_moments(state.moments, trajectory.obs), fault=fault,
+        moments=inputs.update_moments(state.moments, trajectory.obs, trajectory.mask), fault=fault,
     )  # fmt: skip
     learner, ranked, fault, losses = _learn_if_started(rule, config, env, reward, state_now, learn_key)
     new = state_now._replace(
@@ -299,7 +301,7 @@ def _learn(
 
     carry = (learner, state.priorities, state.fault)
     (learner, ranked, fault), metrics = jax.lax.scan(step, carry, (draws, rule.noise(config, env, noise_key)))
-    return learner, ranked, fault, jax.tree.map(jnp.mean, metrics)
+    return learner, ranked, fault, jax.tree.map(jnp.nanmean, metrics)  # NaN: that part took no step
 
 
 def _sampled_fault(fault: base.Fault, output: Output, window: replay.Window, state: TrainState, config: Any) -> Any:

@@ -202,7 +202,7 @@ def improve(
     params, opt_state, losses = learn(
         config, network, state.params, state.opt_state, state.num_updates, rows, shuffle_key
     )
-    moments = network.update_moments(state.moments, trajectory.obs)
+    moments = network.update_moments(state.moments, trajectory.obs, trajectory.mask)
     fault = base.find_fault(state.fault, output, state.num_updates * config.num_steps)
     new = TrainState(
         params, opt_state, moments, reward_params, reward_state, reward_scale, lanes, state.carry, key,

@@ -129,7 +129,7 @@ def update(
     updates, opt_state = _optimiser(config).update(grads, state.opt_state)
     learning_rate = base.linear(config.learning_rate, config.learning_rate_end, state.num_updates, config.num_updates)
     params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-    moments = network.update_moments(state.moments, trajectory.obs)
+    moments = network.update_moments(state.moments, trajectory.obs, trajectory.mask)
 
     fault = base.find_fault(state.fault, output, state.num_updates * config.horizon)
     new = TrainState(

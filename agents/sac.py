@@ -7,6 +7,7 @@ Without a Model", 2021, arXiv:2101.05982 (many gradient steps, ``subset_size`` o
 "Dropout Q-Functions for Doubly Efficient Reinforcement Learning", 2021, arXiv:2110.02034 (layer norm in the critics).
 """
 
+import math
 from typing import Any, Literal
 
 import jax
@@ -78,8 +79,9 @@ class Config(off_policy.Settings):
             raise ValueError(f"subset_size must be in [1, num_critics = {self.num_critics}], got {self.subset_size}.")
         at_least(self, 1, "policy_delay")
         one_of(self, "actor_q", ("min", "mean"))
-        if isinstance(self.target_entropy, str) and self.target_entropy != "auto":
-            raise ValueError(f"target_entropy must be 'auto' or a number, got {self.target_entropy!r}.")
+        target = self.target_entropy
+        if target != "auto" and not (isinstance(target, (int, float)) and math.isfinite(target)):
+            raise ValueError(f"target_entropy must be 'auto' or a finite number, got {target!r}.")
         _ = self.num_gradient_steps
 
     @property
@@ -159,7 +161,8 @@ def train(
 
     Arguments, result and errors are those of :func:`reward_design.agents.base.train`. Actions are a bounded
     Box. The reward is of kind POINTWISE or CAUSAL; it is computed when transitions are sampled. Metrics also have
-    ``critic_loss``, ``actor_loss``, ``temperature`` and ``entropy``, NaN before learning starts.
+    ``critic_loss``, ``actor_loss``, ``temperature`` and ``entropy``, NaN before learning starts, and those of the actor
+    also in iterations without a step of it (``policy_delay``).
 
     Example:
         >>> import jax, reward_design as rd
@@ -262,11 +265,10 @@ def _fit(
         params, opt_state, actor_loss, entropy = jax.lax.cond(
             (learner.num_steps + 1) % config.policy_delay == 0,
             improve_policy,
-            lambda params, opt_state: (params, opt_state, jnp.float32(0), jnp.float32(0)),
+            lambda params, opt_state: (params, opt_state, jnp.float32(jnp.nan), jnp.float32(jnp.nan)),
             params,
             opt_state,
         )
-        actor_loss, entropy = config.policy_delay * actor_loss, config.policy_delay * entropy
     metrics = {
         "critic_loss": critic_loss,
         "actor_loss": actor_loss,

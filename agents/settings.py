@@ -1,9 +1,117 @@
 """What the settings of all agents have in common: the length of a run, and checks that say what was expected."""
 
+import dataclasses
+import math
+import numbers
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from jax.core import Tracer
 
 from reward_design._names import suggestion
+
+
+class Interval(NamedTuple):
+    """Values that a setting may have.
+
+    Attributes:
+        low: the least.
+        high: the largest.
+        strictly: whether ``low`` itself is none of them.
+        infinite: whether infinity is one of them.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    strictly: bool = False
+    infinite: bool = False
+
+    def holds(self, values: Any) -> bool:
+        """Whether all of ``values`` are in it; NaN is not."""
+        x = np.asarray(values)
+        above = x > self.low if self.strictly else x >= self.low
+        return bool((above & (x <= self.high) & (self.infinite | np.isfinite(x))).all())
+
+    def __str__(self) -> str:
+        """As it stands in a sentence after "must be"."""
+        if self.high < math.inf:
+            return f"in {'(' if self.strictly else '['}{self.low:g}, {self.high:g}]"
+        if self.low > -math.inf:
+            return f"a number {'above' if self.strictly else 'of at least'} {self.low:g}"
+        return "a finite number"
+
+
+UNIT, POSITIVE, NOT_NEGATIVE = Interval(0, 1), Interval(0, strictly=True), Interval(0)
+RANGES = {
+    **dict.fromkeys(("gamma", "gae_lambda", "epsilon", "epsilon_end", "importance_exponent"), UNIT),
+    **dict.fromkeys(("tau", "exploration_fraction"), Interval(0, 1, strictly=True)),
+    **dict.fromkeys(("learning_rate", "learning_rate_end", "entropy_coef", "entropy_coef_end"), NOT_NEGATIVE),
+    **dict.fromkeys(("reward_learning_rate", "discount_learning_rate", "damping", "l2"), NOT_NEGATIVE),
+    **dict.fromkeys(("value_coef", "priority_exponent"), NOT_NEGATIVE),
+    **dict.fromkeys(("clip_ratio", "temperature"), POSITIVE),
+    **dict.fromkeys(("max_grad_norm", "huber_delta"), Interval(0, strictly=True, infinite=True)),
+}
+"""Ranges of float settings by name, the same for every agent; others are any finite number."""
+
+
+def check_types(config: Any) -> None:
+    """Refuse settings that no run can have, as far as that can be told when they are made; NumPy's integers become int.
+
+    Whole numbers, flags and widths are static and always checked. Float settings are leaves of a pytree, and JAX puts
+    axes, tracers and None in their place, so only a Python float is checked here; see :func:`check_floats`.
+
+    Raises:
+        TypeError: for another type, naming the field.
+        ValueError: for a value outside of its range, naming the field.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type is float:
+            _check_float(field.name, value if isinstance(value, float) else None)
+        elif field.type is bool and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{field.name} must be True or False, got {value!r}.")
+        elif field.type is int or (field.type == int | None and value is not None):
+            object.__setattr__(config, field.name, _whole(field.name, value))
+        elif field.type == tuple[int, ...]:
+            _check_widths(field.name, value)
+
+
+def check_floats(config: Any) -> None:
+    """Refuse float settings outside of their ranges, single ones and arrays of them; those that are traced pass.
+
+    Raises:
+        TypeError: for one that is no number, naming the field.
+        ValueError: for a value outside of its range, naming the field.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type is not float or isinstance(value, Tracer):
+            continue
+        if isinstance(value, (str, bytes)) or not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise TypeError(f"{field.name} must be a number, got {value!r}.")
+        _check_float(field.name, value)
+
+
+def _check_float(name: str, value: Any) -> None:
+    interval = RANGES.get(name, Interval())
+    if value is not None and not interval.holds(value):
+        raise ValueError(f"{name} must be {interval}, got {value}.")
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        hint = f"; write {int(value):_}" if isinstance(value, float) and value.is_integer() else ""
+        raise TypeError(f"{name} must be a whole number, got {value!r}{hint}.")
+    return int(value)
+
+
+def _check_widths(name: str, value: Any) -> None:
+    whole = isinstance(value, tuple) and all(isinstance(x, numbers.Integral) for x in value)
+    if not whole:
+        raise TypeError(f"{name} must be a tuple of whole numbers, such as (64, 64) or (64,), got {value!r}.")
+    if any(x < 1 for x in value):
+        raise ValueError(f"{name} must have widths of at least 1, got {value}.")
 
 
 class Run:

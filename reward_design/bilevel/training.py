@@ -191,7 +191,7 @@ def improve(
     lanes, metrics = rollout.episode_metrics(env, state.lanes, trajectory, output)
 
     warm = state.num_updates < config.warm_start
-    moments = network.update_moments(state.moments, trajectory.obs)
+    moments = network.update_moments(state.moments, trajectory.obs, trajectory.mask)
     moments = jax.tree.map(lambda new, old: jnp.where(warm, new, old), moments, state.moments)
     fresh = segments.segments(trajectory, extras[0])
     scale = segments.returns_scale(output.reward, fresh, config.gamma)

@@ -252,16 +252,9 @@ def _per_step(episodes: store.Episodes, fit: Fit) -> Float[Array, ""]:
 
 
 def _observed(moments: networks.Moments, features: Features, batch: Transition) -> networks.Moments:
-    """Moments with the experience of a rollout merged in (Chan, Golub and LeVeque, 1983)."""
+    """Moments with the experience of a rollout merged in."""
     flat = jax.tree.map(lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[2:])), batch)
-    x, mask = features(flat), jnp.asarray(flat.mask)[:, None]
-    number = jnp.maximum(mask.sum(), 1)
-    mean = jnp.where(mask, x, 0).sum(axis=0) / number
-    var = jnp.where(mask, jnp.square(x - mean[None]), 0).sum(axis=0) / number
-    share = mask.sum() / (moments.count + number)
-    delta = mean - moments.mean
-    merged = moments.var * (1 - share) + var * share + delta**2 * share * (1 - share)
-    return networks.Moments(moments.mean + delta * share, merged, moments.count + mask.sum())
+    return moments.update(features(flat), jnp.asarray(flat.mask))
 
 
 def _judged(
