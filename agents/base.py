@@ -6,6 +6,7 @@ once for all of them: :func:`train` runs the loop in one jit, :func:`reward_desi
 
 import dataclasses
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -276,6 +277,13 @@ def check_fits(agent: Agent, config: Any, env: FunctionalEnv | HostEnv, reward: 
         )
     check_reward_fits(config, reward)
     _check_readable(env, reward)
+    longest = None if reward.learner is None else reward.learner.max_length
+    if longest is not None and env.horizon > longest:
+        warnings.warn(
+            f"the reward {reward.name!r} learns from episodes of at most max_length = {longest} steps, and those of "
+            f"{env.name!r} may have {env.horizon}: nothing is learned from longer ones.",
+            stacklevel=3,
+        )
 
 
 @lru_cache(maxsize=256)

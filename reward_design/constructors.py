@@ -165,14 +165,19 @@ def strong_types(tree: PyTree) -> PyTree:
     return jax.tree.map(strong, tree)
 
 
-def checked_gamma(gamma: float | int) -> float:
+def checked_gamma(gamma: float | int, name: str = "gamma") -> float:
     """The discount as a plain float in [0, 1].
 
     Raises:
-        ValueError: if it is outside [0, 1].
+        ValueError: if it is outside [0, 1], under the ``name`` of the argument.
+        TypeError: if it is no number.
     """
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
+    try:
+        fits = 0.0 <= gamma <= 1.0
+    except TypeError:
+        raise TypeError(f"{name} must be a number in [0, 1], got {gamma!r}.") from None
+    if not fits:
+        raise ValueError(f"{name} must be in [0, 1], got {gamma}.")
     return float(gamma)
 
 

@@ -135,10 +135,13 @@ class Learner(NamedTuple):
         init: ``(key, params, example) -> learner_state``; ``example`` is a batched :class:`Transition` ``[B, ...]``.
         update: ``(params, learner_state, batch, key) -> (params, learner_state, metrics)``, pure and jittable; a batch
             is a rollout ``[T, B]`` whose lanes go on where the one before it stopped, metrics are scalars by name.
+        max_length: longest episode in steps that it learns from, None for any; agents warn where episodes may be
+            longer.
     """
 
     init: Callable[[Any, Params, Transition], Any]
     update: Callable[[Params, Any, Any, Any], tuple[Params, Any, Mapping[str, Any]]]
+    max_length: int | None = None
 
 
 class NonFiniteRewardError(FloatingPointError):

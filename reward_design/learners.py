@@ -1,6 +1,6 @@
 """Learners of composed rewards: every part that learns is taught by the transitions that it scores."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ def chained(links: Mapping[str, Reward]) -> Learner | None:
                 batch = batch._replace(reward=output.reward)
         return params, {"learners": learners, "states": states}, metrics
 
-    return Learner(init, update)
+    return Learner(init, update, _shortest(links[name].learner for name in taught))
 
 
 def parts(rewards: Mapping[str, Reward]) -> Learner | None:
@@ -73,7 +73,7 @@ def parts(rewards: Mapping[str, Reward]) -> Learner | None:
             metrics |= {f"{name}/{metric}": value for metric, value in new.items()}
         return params, state, metrics
 
-    return Learner(init, update)
+    return Learner(init, update, _shortest(taught.values()))
 
 
 def within(learner: Learner | None, name: str) -> Learner | None:
@@ -96,7 +96,7 @@ def within(learner: Learner | None, name: str) -> Learner | None:
         inner, state, metrics = learner.update(params[name], state, batch, key)
         return {**params, name: inner}, state, metrics
 
-    return Learner(init, update)
+    return Learner(init, update, learner.max_length)
 
 
 def members(learner: Learner | None, num: int) -> Learner | None:
@@ -120,4 +120,9 @@ def members(learner: Learner | None, num: int) -> Learner | None:
         params, state, metrics = each(params, state, batch, jax.random.split(key, num))
         return params, state, {name: value.mean(axis=0) for name, value in metrics.items()}
 
-    return Learner(init, update)
+    return Learner(init, update, learner.max_length)
+
+
+def _shortest(learners: Iterable[Learner | None]) -> int | None:
+    """The longest episode that all of them learn from."""
+    return min((one.max_length for one in learners if one is not None and one.max_length is not None), default=None)

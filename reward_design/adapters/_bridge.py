@@ -71,7 +71,7 @@ class Bridge:
         reward: the reward, or its file; kind ``POINTWISE`` or ``CAUSAL``.
         num_envs: number of lanes ``B``.
         autoreset: what the environment does with lanes that ended: ``"next_step"``, ``"same_step"`` or ``"disabled"``.
-        params: used instead of those that ``reward.init`` makes.
+        params: used instead of those that ``reward.init`` makes; a reward with a learner needs those that it learned.
         seed: of the key for ``reward.init``.
         info_keys: entries of the environment's info that become ``transition.info``.
     """
@@ -94,6 +94,12 @@ class Bridge:
                 f"info_keys must be a sequence of names, got the string {info_keys!r}; pass ({info_keys!r},)."
             )
         require_online(reward)
+        if reward.learner is not None and params is None:
+            warnings.warn(
+                f"the reward {reward.name!r} has to be learned, which no wrapper does: it pays what it pays untrained. "
+                "Train it with ppo, dqn, sac or reinforce and pass params=result.state.reward_params.",
+                stacklevel=4,
+            )
         self.reward, self.num_envs, self.seed, self.info_keys = reward, num_envs, seed, tuple(info_keys)
         self.autoreset = autoreset
         self.observe = copier(observation_space, "observation_space")

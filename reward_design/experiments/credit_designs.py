@@ -53,6 +53,5 @@ def _hidden(task: Task) -> tuple[int, ...]:
 
 
 def _learned(task: Task) -> dict[str, Any]:
-    continuous = are_continuous(task)
-    fit = Fit(capacity=128, batch_size=16, normalise=continuous, learning_rate=1e-3 if continuous else 1e-2)
+    fit = Fit(batch_size=16) if are_continuous(task) else Fit(num_updates=16, normalise=False, learning_rate=3e-3)
     return {"max_length": task.horizon, "features": task_features(task), "fit": fit}

@@ -97,6 +97,8 @@ def transformer(max_length: int, *, width: int = 64, heads: int = 4, difference:
         heads: of the attention; must divide ``width``.
         difference: as in :func:`recurrent`.
     """
+    if width % heads:
+        raise ValueError(f"the width of a transformer must be a multiple of its {heads} heads, got {width}.")
     block = _Block(max_length, width, heads)
     positions = jnp.arange(max_length)
 

@@ -90,7 +90,7 @@ def resolved(grounding: str | Grounding | None) -> Grounding | None:
     if grounding is None or callable(grounding):
         return grounding
     if grounding not in ("change", "mask"):
-        raise ValueError(f"grounding must be 'change', 'mask', a function or None, got {grounding!r}.")
+        raise ValueError(f"valid must be 'change', 'mask', a function or None, got {grounding!r}.")
     return changed() if grounding == "change" else allowed
 
 

@@ -60,6 +60,11 @@ class Fit:
         at_least(self, 1, "batch_size", "num_updates", "period")
         at_least(self, 2, "holdout")
         at_least(self, self.holdout, "capacity", "min_episodes")
+        if self.min_episodes > self.capacity:
+            raise ValueError(
+                f"min_episodes must be at most capacity = {self.capacity}, got {self.min_episodes}; no more are kept, "
+                "and nothing would be learned."
+            )
 
 
 def initial_params(estimator: Estimator, fit: Fit, key: Any, num_features: int) -> Params:
@@ -180,7 +185,7 @@ def learner(
         }  # fmt: skip
         return params, state, metrics
 
-    return Learner(init, update)
+    return Learner(init, update, max_length)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

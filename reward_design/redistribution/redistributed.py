@@ -5,11 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from reward_design.agents.settings import check_floats
 from reward_design.combinators import joined, part_state
 from reward_design.constructors import checked_gamma, from_step, pointwise
 from reward_design.core import ApplyFn, Kind, Output, Params, Reward, State, Transition
 from reward_design.learners import within
 from reward_design.redistribution import grounding, learning
+from reward_design.redistribution.arguments import number, whole
 from reward_design.redistribution.estimators import Estimator
 from reward_design.redistribution.features import Features, flat_features
 from reward_design.redistribution.learning import Fit
@@ -60,11 +62,17 @@ def redistributed(
     check_correction(correction)
     if mode not in MODES:
         raise ValueError(f"mode must be 'penalty' or 'bonus', got {mode!r}.")
-    if max_length < 1:
-        raise ValueError(f"max_length must be at least 1, got {max_length}.")
+    whole(max_length, "max_length")
+    number(alpha, "alpha")
+    number(beta, "beta")
+    if not isinstance(fit, Fit | None):
+        raise TypeError(f"fit must be a Fit or None, got {fit!r}; write Fit(batch_size=16).")
+    if not (features is None or callable(features)):
+        raise TypeError(f"features must be a function of a transition or None, got {features!r}.")
+    check_floats(fit or Fit())
     fit, features = fit or Fit(), features or flat_features
     signal = grounding.resolved(valid)
-    gamma = None if discount_compensation is None else checked_gamma(discount_compensation)
+    gamma = None if discount_compensation is None else checked_gamma(discount_compensation, "discount_compensation")
     split = correction == "equal"  # is paid as long as the estimator is not trusted
     contribution = _contribution(estimator, fit, features, falls_back_on_rate=split)
     account = _account(correction, fit, signal, mode, gamma)

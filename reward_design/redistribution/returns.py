@@ -38,10 +38,12 @@ def correct_return(
 
     With the error e = R - Σ_t c_t of an episode of T steps: ``"equal"`` gives c_t + e / T, ``"last"`` adds e to the
     last step alone, ``"none"`` leaves the error. Nothing is divided by Σ_t c_t, so contributions of any sign will do.
+    What rounding leaves of the error goes to the last step as well, so that sums are exact to the precision of one
+    contribution, for episodes of any length.
 
     Args:
         contributions: c_t, one episode in each column; padding may hold anything.
-        returns: R of each episode.
+        returns: R of each episode; of a column that is all padding, anything.
         mask: True for the steps of the episode, False for padding.
         correction: ``"none"``, ``"equal"`` or ``"last"``.
 
@@ -69,6 +71,7 @@ def correct_return(
             "contributions and mask must have one shape [T, B] and returns [B], got "
             f"{contributions.shape}, {mask.shape} and {returns.shape}."
         )
+    returns = returns if isinstance(mask, Tracer) else jnp.where(mask.any(axis=0), returns, 0)
     if not isinstance(returns, Tracer) and not np.isfinite(returns).all():
         raise ValueError("returns must be finite, got NaN or infinity; look for the step that paid it.")
     contributions = jnp.where(mask, contributions, 0) * 1.0
@@ -76,13 +79,27 @@ def correct_return(
         raise ValueError(
             "contributions must be finite, got NaN or infinity in a step of an episode; look for its inputs."
         )
-    error = returns - contributions.sum(axis=0)
     if correction == "none":
         return contributions
-    if correction == "last":
-        final = mask & (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1)
-        return contributions + jnp.where(final, error[None], 0)
-    return contributions + jnp.where(mask, (error / jnp.maximum(mask.sum(axis=0), 1))[None], 0)
+    final = mask & (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1)
+    if correction == "equal":
+        error = returns - _exact_sum(contributions)
+        contributions += jnp.where(mask, (error / jnp.maximum(mask.sum(axis=0), 1))[None], 0)
+    return contributions + jnp.where(final, (returns - _exact_sum(contributions))[None], 0)
+
+
+def _exact_sum(x: Float[Array, "time batch"]) -> Float[Array, " batch"]:
+    """Sum over time that carries the rounding error of each addition along (Kahan, 1965)."""
+
+    def add(carry: tuple[Array, Array], row: Array) -> tuple[tuple[Array, Array], None]:
+        total, lost = carry
+        row = row - lost
+        new = total + row
+        return (new, (new - total) - row), None
+
+    nothing = jnp.zeros(x.shape[1:], x.dtype)
+    (total, lost), _ = jax.lax.scan(add, (nothing, nothing), x)
+    return total - lost
 
 
 class Segments(NamedTuple):

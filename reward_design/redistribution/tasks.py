@@ -1,6 +1,7 @@
 """Dense tasks made into tasks with a delayed reward, to see whether a method finds out who earned it."""
 
 import dataclasses
+import numbers
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -41,9 +42,12 @@ def delayed_reward(task: Task, *, every: int | None = None) -> Task:
         >>> delayed_reward(task("pendulum"), every=20).name
         'delayed/pendulum'
     """
-    if every is not None and (every < 1 or every != int(every)):
+    if not isinstance(task, Task):
+        hint = f"task({task!r})" if isinstance(task, str) else "reward_design.envs.task or task_from_gymnasium"
+        raise TypeError(f"delayed_reward expects a task, got {task!r}; make one with {hint}.")
+    if every is not None and (isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1):
         raise ValueError(
-            f"every must be a whole number of at least 1, or None for the end of the episode, got {every}."
+            f"every must be a whole number of at least 1, or None for the end of the episode, got {every!r}."
         )
     env = _DelayedHost(task.env, every) if isinstance(task.env, HostEnv) else _Delayed(task.env, every)
     when = "at the end of the episode" if every is None else f"after every {every} steps and at the end of the episode"
