@@ -53,7 +53,8 @@ class Policy:
     ) -> None:
         self.agent, self.config, self.env, self.state, self.task = agent, config, env, state, task
         self.deterministic = deterministic
-        self._ranks = map_space(lambda part: len(part.shape or ()), env.observation_space)
+        shapes = map_space(lambda part: np.broadcast_to(np.float32(0), part.shape or ()), env.observation_space)
+        self._shapes = [np.shape(part) for part in jax.tree.leaves(shapes)]
         self._acting: dict[bool, HostPolicy | RecurrentPolicy] = {}
         self.reset(seed)
 
@@ -107,14 +108,15 @@ class Policy:
                 f"the policy for {self.env.name!r} expects observations of {self.env.observation_space}, and found no "
                 f"{error} in what it got."
             ) from None
-        extra = {np.ndim(x) - rank for x, rank in zip(jax.tree.leaves(parts), jax.tree.leaves(self._ranks))}
-        if extra not in ({0}, {1}):
-            shapes = [np.shape(x) for x in jax.tree.leaves(parts)]
+        shapes = [np.shape(part) for part in jax.tree.leaves(parts)]
+        lead = {found[: len(found) - len(shape)] for found, shape in zip(shapes, self._shapes)}
+        fits = all(found[len(found) - len(shape) :] == shape for found, shape in zip(shapes, self._shapes))
+        if not fits or len(lead) != 1 or len(min(lead)) > 1:
             raise ValueError(
                 f"the policy for {self.env.name!r} expects observations of {self.env.observation_space}, or a batch of "
                 f"them with one axis in front, got shape {shapes[0] if len(shapes) == 1 else shapes}."
             )
-        return (jax.tree.map(lambda x: x[None], parts), True) if extra == {0} else (parts, False)
+        return (parts, False) if min(lead) else (jax.tree.map(lambda x: x[None], parts), True)
 
 
 class Planner(abc.ABC):

@@ -45,7 +45,9 @@ def save_policy(
         overwrite: replace a policy that lies there.
 
     Raises:
-        ValueError: for the states of several seeds, or a path that is in use.
+        ValueError: for the states of several seeds, a state that does not belong to ``config`` and ``env``, or a path
+            that is in use.
+        TypeError: for what is no result or state, and settings of another agent.
 
     Example:
         >>> import jax, tempfile, reward_design as rd
@@ -58,7 +60,15 @@ def save_policy(
         True
     """
     path, agent = Path(path), owner(config) if agent is None else agent
+    if not isinstance(config, agent.Config):
+        raise TypeError(
+            f"agent {agent.name!r} expects its own Config, got {type(config).__name__} of {type(config).__module__}."
+        )
     state = trained.state if isinstance(trained, base.TrainResult) else trained
+    if not hasattr(state, "num_updates"):
+        raise TypeError(
+            f"save_policy expects what train or train_host returned, or its state, got {type(trained).__name__}."
+        )
     if np.ndim(state.num_updates):
         raise ValueError(
             f"save_policy expects the state of one run, got {len(state.num_updates)} seeds; choose one with "
@@ -69,6 +79,7 @@ def save_policy(
             f"{path} exists already; choose another path{', or overwrite=True' if is_policy(path) else ''}."
         )
     env, _ = _known(env)
+    _check_belongs(state, agent, config, env)
     part = {name: getattr(state, name) for name in acted_from(agent, config, env)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -103,9 +114,10 @@ def load_policy(
     if not is_policy(path):
         if (Path(path) / "checkpoints").is_dir():
             raise ValueError(f"{path} is the folder of a run; read it with reward_design.experiments.load_run.")
-        raise ValueError(f"there is no policy in {path}; write one with reward_design.agents.save_policy.")
+        raise _no_policy(Path(path))
     saved = checkpoint.newest(path)
-    assert saved is not None
+    if saved is None:  # its folder has no number
+        raise _no_policy(Path(path))
     identity = saved.identity
     if identity.get("format", 0) > FORMAT:
         raise ValueError(
@@ -254,6 +266,41 @@ def _identity(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> d
         "observation_space": str(env.observation_space),
         "action_space": str(env.action_space),
     }
+
+
+def _check_belongs(state: Any, agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> None:
+    """Refuse a state that this agent does not make for these settings and this environment."""
+    like = abstract_state(agent, config, env)
+    who = f"the state does not belong to agent {agent.name!r} with this config on {env.name!r}"
+    for name in acted_from(agent, config, env):
+        if getattr(state, name, None) is None:
+            raise ValueError(f"{who}: it has no {name}; give the config and env that it was trained with.")
+        wanted, found = _described(getattr(like, name)), _described(getattr(state, name))
+        differs = [where for where in {**wanted, **found} if wanted.get(where) != found.get(where)]
+        if differs:
+            where = differs[0]
+            raise ValueError(
+                f"{who}: {name}{where} is {found.get(where, 'missing')}, and they need {wanted.get(where, 'nothing')}; "
+                "give the config and env that it was trained with."
+            )
+
+
+def _described(tree: Any) -> dict[str, str]:
+    """Dtype and shape of every leaf, by its place."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda same: same, tree))
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _no_policy(path: Path) -> ValueError:
+    """What is wrong with a folder that has no policy, or a damaged one."""
+    parts = sorted(part.parent for part in path.glob("*/identity") if not part.parent.name.startswith("."))
+    if not parts:
+        return ValueError(f"there is no policy in {path}; write one with reward_design.agents.save_policy.")
+    if not (parts[-1] / checkpoint.SUMS).is_file():
+        what = f"{parts[-1].name}/{checkpoint.SUMS}, which has the hashes of its files, is missing"
+    else:
+        what = f"its folder {parts[-1].name!r} should be named by a number, the updates done"
+    return ValueError(f"the policy in {path} is damaged: {what}; copy it once more, or save it again.")
 
 
 def _check_fits(identity: Mapping[str, Any], env: FunctionalEnv | HostEnv, path: Any, *, by_name: bool) -> None:

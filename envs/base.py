@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,6 +14,7 @@ from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from reward_design.core import Reward, Transition
+from reward_design.envs import checks
 from reward_design.envs.host import HostEnv
 
 
@@ -147,12 +149,23 @@ class Factor:
         unit: physical unit, or ``"1"``.
         sign: +1 if more is better, -1 if less is better.
         description: one line.
+
+    Raises:
+        TypeError: if ``fn`` is no function.
+        ValueError: if ``sign`` is neither 1 nor -1.
     """
 
     fn: Callable[[Transition], Float[Array, "*batch"]]
     unit: str
     sign: int
     description: str
+
+    def __post_init__(self) -> None:
+        checks.check_function("fn of a Factor", self.fn, "transition -> [B]")
+        if self.sign not in (1, -1):
+            raise ValueError(
+                f"sign of a Factor must be 1 (more is better) or -1 (less is better), got {checks.given(self.sign)}."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +185,9 @@ class Task:
         auxiliary: auxiliary rewards by name; ``aligned`` helps, ``misaligned`` looks helpful and is not.
         count_index: ``obs -> [B]`` integers from 0 to 8191, the states that a count bonus tells apart in an episode;
             for tasks whose levels change with the episode. None where observations are counted over the whole run.
+
+    Raises:
+        TypeError: if a reward, factor or function is something else.
     """
 
     name: str
@@ -184,6 +200,15 @@ class Task:
     potential: Callable[[Any], Float[Array, "*batch"]]
     auxiliary: Mapping[str, Reward]
     count_index: Callable[[Any], Int[Array, "*batch"]] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("true_reward", "sparse_reward", "dense_reward"):
+            checks.check_kind(isinstance(getattr(self, name), Reward), name, checks.REWARD, getattr(self, name))
+        checks.check_by_name("auxiliary", self.auxiliary, Reward, checks.REWARD)
+        checks.check_by_name("factors", self.factors, Factor, "a Factor(function, unit, sign, description)")
+        checks.check_function("potential", self.potential, "obs -> [B]")
+        if self.count_index is not None:
+            checks.check_function("count_index", self.count_index, "obs -> [B]")
 
     @property
     def horizon(self) -> int:
@@ -245,8 +270,10 @@ class Task:
             seed: fixes all that follows the next ``reset``.
 
         Raises:
+            TypeError: if ``num_envs`` is not a whole number.
             ValueError: if there is not at least one environment.
         """
+        checks.check_kind(isinstance(num_envs, Integral), "num_envs", "a whole number of at least 1", num_envs)
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         if isinstance(self.env, HostEnv):

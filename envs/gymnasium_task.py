@@ -1,10 +1,10 @@
 """A task from any gymnasium id."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
-import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -14,8 +14,8 @@ from reward_design._names import suggestion
 from reward_design._optional import unloadable
 from reward_design.combinators import environment_reward
 from reward_design.core import Reward, Transition
-from reward_design.describe import missing_entry
-from reward_design.envs.base import Factor, MissingPotentialError, Task
+from reward_design.envs import checks
+from reward_design.envs.base import Factor, MissingPotentialError, Task, example_transition
 from reward_design.envs.host import HostEnv, numeric_zeros
 from reward_design.envs.mujoco_gl import guard
 from reward_design.envs.process_vector import ProcessVectorEnv
@@ -151,9 +151,9 @@ def task_from_gymnasium(
 
     Raises:
         ValueError: for an id that is unknown, with the nearest one, or out of date, a gamma outside [0, 1], a horizon
-            below 1, a function that reads an entry of the observation or info that there is not, or an entry of
-            ``info`` that a step of the environment does not give (one step is taken to see it).
-        TypeError: if observations or actions are not numbers.
+            below 1, a function that reads an entry of the observation or info that there is not or whose result is not
+            ``[B]``, or an entry of ``info`` that a step of the environment does not give (one step is taken to see it).
+        TypeError: if observations or actions are not numbers, or an argument is of another kind than it should be.
 
     Example:
         >>> import jax.numpy as jnp
@@ -162,49 +162,56 @@ def task_from_gymnasium(
         >>> hill.name, hill.horizon
         ('gymnasium/MountainCar-v0', 200)
     """
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"gamma must be in [0, 1], got {gamma}.")
-    if horizon is not None and (horizon < 1 or horizon != int(horizon)):
-        raise ValueError(
-            f"horizon must be a whole number of at least 1, or None for the registered time limit, got {horizon}."
-        )
+    checks.check_kind(
+        isinstance(env_id, str),
+        "env_id",
+        "the name under which gymnasium.register knows an environment, such as 'CartPole-v1'",
+        env_id,
+    )
+    checks.check_discount(gamma)
+    checks.check_limit(horizon)
+    info = {} if info is None else info
+    checks.check_info(info)
+    if success is not None:
+        checks.check_function("success", success, "transition -> [B] bool")
     env = GymnasiumEnv(
         env_id,
         kwargs=kwargs,
-        horizon=horizon,
+        horizon=None if horizon is None else int(horizon),
         gamma=gamma,
-        info=info or {},
-        success=success or _never,
+        info=info,
+        success=_never if success is None else success,
         vectorisation=vectorisation,
     )
-    _check_reads(env, {"success": success, **{name: factor.fn for name, factor in (factors or {}).items()}}, potential)
     own = environment_reward()
-    return Task(
+    made = Task(
         name=env.name,
         description=description or _first_paragraph(env),
         env=env,
         true_reward=own,
-        sparse_reward=sparse_reward or own,
-        dense_reward=dense_reward or own,
-        factors=dict(factors or {}),
-        potential=potential or _missing_potential(env.name),
-        auxiliary=dict(auxiliary or {}),
+        sparse_reward=own if sparse_reward is None else sparse_reward,
+        dense_reward=own if dense_reward is None else dense_reward,
+        factors={} if factors is None else factors,
+        potential=_missing_potential(env.name) if potential is None else potential,
+        auxiliary={} if auxiliary is None else auxiliary,
     )
+    _check_results(made, potential, success)
+    return replace(made, factors=dict(made.factors), auxiliary=dict(made.auxiliary))
 
 
-def _check_reads(env: GymnasiumEnv, functions: Mapping[str, Any], potential: Callable[[Any], Any] | None) -> None:
-    """Refuse functions that read what no transition has, by calling them on shapes."""
-    example = env.example()
-    calls = {name: (fn, example) for name, fn in functions.items() if fn is not None}
+def _check_results(made: Task, potential: Any, success: Any) -> None:
+    """Refuse functions that read what no transition has, or give another shape than ``[B]``."""
+    example = example_transition(made.env, _ROWS)
+    for name, factor in made.factors.items():
+        checks.check_result(f"{name!r} of task {made.name!r}", factor.fn, example, example)
     if potential is not None:
-        calls["potential"] = potential, example.obs
-    for name, (fn, argument) in calls.items():
-        try:
-            jax.eval_shape(fn, argument)
-        except (KeyError, TypeError) as error:
-            clearer = missing_entry(f"{name!r} of task {env.name!r}", error, example)
-            if clearer is not error:  # others may be about NumPy, which is fine on the host
-                raise clearer from None
+        checks.check_result(f"'potential' of task {made.name!r}", potential, example.obs, example)
+    if success is not None:
+        checks.check_result(f"'success' of task {made.name!r}", success, example, example, truth=True)
+
+
+_ROWS = 11
+"""Of the batch that functions are tried on: hardly the length of an observation, so that ``obs[0]`` is noticed."""
 
 
 def _never(transition: Transition) -> Any:

@@ -18,6 +18,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from reward_design._names import suggestion
 from reward_design._optional import require
+from reward_design.envs.checks import check_kind
 from reward_design.envs.minihack_glyphs import glyphs
 
 WHAT = "MiniHack levels"
@@ -186,6 +187,28 @@ def open_game(env_id: str, *, extra: tuple[str, ...] = (), des_file: str | None 
         game = _joined(cls, base)(**spec.kwargs, **settings)
     game.prepare(extra)
     return game
+
+
+def described_level(des_file: Any) -> str:
+    """A level description: the text itself, or what is in the file of that name, which ends in ``.des``.
+
+    Raises:
+        TypeError: if it is no text.
+        ValueError: if there is no such file.
+    """
+    needed = "a level description as a string, or the name of a file that ends in .des"
+    check_kind(isinstance(des_file, str), "des_file", needed, des_file)
+    if not des_file.endswith(".des"):
+        return des_file
+    _minihack()
+    own = Path(importlib.import_module("minihack.base").PATH_DAT_DIR)
+    found = [path for path in (Path(des_file), own / des_file) if path.is_file()]
+    if not found:
+        raise ValueError(
+            f"there is no file {des_file!r} in the current folder, nor among MiniHack's"
+            f"{suggestion(des_file, [path.name for path in own.glob('*.des')], cutoff=0.7)}"
+        )
+    return found[0].read_text()
 
 
 def compile_level(description: str, folder: Path) -> None:

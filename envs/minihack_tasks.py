@@ -1,5 +1,7 @@
 """Tasks on MiniHack's levels of NetHack: ``minihack/<name>``, and ``minihack/custom`` from a level description."""
 
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +10,12 @@ import jax.numpy as jnp
 
 from reward_design.combinators import environment_reward
 from reward_design.core import Transition
+from reward_design.envs import checks
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.control import check_settings, progress, weighted
 from reward_design.envs.host import HostEnv
 from reward_design.envs.minihack_events import EVENTS, SUCCESS
+from reward_design.envs.minihack_game import CUSTOM, described_level
 from reward_design.envs.minihack_glyphs import ITEMS, LANDMARKS
 from reward_design.envs.minihack_lane import COLUMNS, INFO, ROWS, Level, MiniHackLane
 from reward_design.envs.minihack_masks import action_names
@@ -107,7 +111,9 @@ def minihack_task(
         pack: adds ``inv_glyphs`` and ``inv_letters``, the contents of the pack.
         actions: names of NetHack's actions to choose from, ``("N", "E", "S", "W", "PICKUP")``; by default the level's.
         level_seeds: seeds of the layouts to draw from; by default all layouts there are.
-        des_file: level description for ``custom``, in the language of NetHack's level compiler.
+        des_file: level description for ``custom``, in the language of NetHack's level compiler, or the name of a file
+            that ends in ``.des``, in the current folder or among MiniHack's. Success is to reach the stairs down, and
+            a level without any is warned of (``UserWarning``).
         horizon: time limit; by default the level's.
         penalty: paid for a step in which game time stands still.
         gamma: discount per step.
@@ -118,14 +124,23 @@ def minihack_task(
         A :class:`Task`, stepped on the host.
 
     Raises:
-        ValueError: for an unknown level or action, or a description that does not compile.
+        ValueError: for an unknown level or action, a file that there is not, or a description that does not compile.
+        TypeError: if a setting is of another kind than it should be.
         ImportError: if MiniHack or something that it needs is not installed.
     """
+    if des_file is not None and env_id == CUSTOM:
+        des_file = described_level(des_file)
     level = Level(
         env_id, crop=crop, action_mask=action_mask, pack=pack, actions=actions, level_seeds=level_seeds,
         des_file=des_file, horizon=horizon, penalty=penalty,
     )  # fmt: skip
     env = MiniHackTask(level, gamma=gamma, vectorisation=vectorisation)
+    if des_file is not None and not _STAIRS_DOWN.search(re.sub("#.*", "", des_file)):
+        warnings.warn(
+            "this level has no stairs down (STAIR:..., down), and success is to reach them, so nobody can solve it; "
+            "add them to des_file.",
+            stacklevel=2,
+        )
     kind = family(env_id)
     potential = _potential(kind)
     paid = (PAID_ITS_OWN if env.managed else PAID).format(penalty=penalty, horizon=env.horizon)
@@ -146,17 +161,26 @@ def minihack_task(
     )
 
 
+_STAIRS_DOWN = re.compile(r"\bSTAIR\s*:[^:]*,\s*down\b")
 _NEWS = list(EVENTS).index("message")
 
 
 def _check_level(level: Level) -> None:
-    if not 1 <= level.crop <= 79 or level.crop % 2 == 0:
-        raise ValueError(f"crop must be an odd number from 1 to 79, got {level.crop}.")
+    if not isinstance(level.crop, int) or not 1 <= level.crop <= 79 or level.crop % 2 == 0:
+        raise ValueError(f"crop must be an odd number from 1 to 79, got {level.crop!r}.")
+    checks.check_kind(checks.is_number(level.penalty), "penalty", "a number", level.penalty)
     seeds = level.level_seeds
     if seeds is not None and not (seeds and all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds)):
         raise ValueError(f"level_seeds must be a tuple of numbers from 0 to 2**31 - 1, got {seeds!r}.")
-    if level.actions is not None and not level.actions:
+    actions = level.actions
+    if actions is None:
+        return
+    checks.check_kind(isinstance(actions, (tuple, list)), "actions", 'a tuple of names, such as ("N", "E")', actions)
+    if not actions:
         raise ValueError("actions must name at least one action, got none.")
+    twice = [name for index, name in enumerate(actions) if name in actions[:index]]
+    if twice:
+        raise ValueError(f"actions must name each action once, got {twice[0]!r} twice.")
 
 
 def distance(obs: Any, landmark: str) -> Any:

@@ -1,6 +1,7 @@
 """Policies saved and loaded: the same actions bit for bit, and one sentence for whatever does not fit."""
 
 import json
+import re
 import shutil
 from typing import Any
 
@@ -96,8 +97,9 @@ def test_single_and_batched_observations(saved):
     assert [int(policy(row)) for row in obs] == together.tolist()
     assert task("cartpole").env.action_space.contains(policy(obs[0]))
     assert policy(list(obs[0])) == policy(obs[0])
-    with pytest.raises(ValueError, match=r"expects observations of Box.*got shape \(2, 3, 4\)"):
-        policy(np.zeros((2, 3, 4)))
+    for shape in [(2, 3, 4), (1,), (7, 1), (5,), ()]:
+        with pytest.raises(ValueError, match=rf"expects observations of Box.*got shape {re.escape(str(shape))}\."):
+            policy(np.zeros(shape))
 
 
 def test_samples_differ_and_are_reproducible(saved):
