@@ -69,7 +69,7 @@ class SB3Agent:
         """Refuse what the agent cannot serve.
 
         Raises:
-            ValueError: for another gamma, or a space that it does not know.
+            ValueError: for another gamma, a space that it does not know, or settings that its constructor refuses.
             TypeError: for a reward of kind ``TRAJECTORY``.
         """
         base.check_reward_fits(config, reward)
@@ -79,7 +79,9 @@ class SB3Agent:
             )
         require_online(reward, f"the wrapper that {self.name!r} learns through")
         sb3_spaces.check_actions(self.name, task)
-        self.view(config, task.env.observation_space)
+        policy, _ = self.view(config, task.env.observation_space)
+        with contained():
+            self._constructed(config, policy, None, _init_setup_model=False)
 
     def view(self, config: Any, space: spaces.Space) -> tuple[str, bool]:
         """Name of the policy for an observation space, and whether it reads flattened observations."""
@@ -89,6 +91,7 @@ class SB3Agent:
                 f"agent {self.name!r} has no policy {config.policy!r}{suggestion(config.policy, policies)} "
                 f"It has: {', '.join(policies)}."
             )
+        sb3_spaces.check_policy(self.name, config.policy, space)
         policy, flat = sb3_spaces.policy(space, policies, one_hot=self.library.module == "stable_baselines3")
         if config.policy != "auto":
             policy, flat = config.policy, flat and config.policy == "MlpPolicy"
@@ -102,13 +105,22 @@ class SB3Agent:
         return {name.replace("_", "-"): importlib.metadata.version(name) for name in self.library.packages}
 
     def make(self, config: Any, venv: Any, seed: int) -> Any:
-        """The algorithm on a VecEnv."""
+        """The algorithm on a VecEnv.
+
+        Raises:
+            ValueError: for settings that its constructor refuses.
+        """
+        return self._constructed(config, self.view(config, venv.observation_space)[0], venv, seed=seed)
+
+    def _constructed(self, config: Any, policy: str, venv: Any, **more: Any) -> Any:
         own = copy.deepcopy(config.own)  # the libraries write into policy_kwargs
         if "buffer_size" in own:  # a larger one would never be full
             lanes = -(-config.total_timesteps // config.num_envs) + 1
             own["buffer_size"] = min(own["buffer_size"], lanes * config.num_envs)
-        policy, _ = self.view(config, venv.observation_space)
-        return self.algorithm(policy, venv, gamma=config.gamma, seed=seed, verbose=0, **own)
+        try:
+            return self.algorithm(policy, venv, gamma=config.gamma, verbose=0, **own, **more)
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(sb3_settings.refusal(self.name, config, error)) from error
 
 
 def agent(name: str) -> SB3Agent:
@@ -189,14 +201,13 @@ def train(
             venv.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2)
             total = config.num_updates * config.steps_per_update
             try:
-                model.learn(total, callback=sb3_parts.Watch(log, total, on_update), log_interval=None)
+                model.learn(total, callback=sb3_parts.Watch(log, on_update), log_interval=None)
             except (KeyError, ValueError, AssertionError) as error:
                 problem = observed_amiss(task.env) if isinstance(task.env, HostEnv) else None
                 if problem is None or isinstance(error, NonFiniteRewardError):
                     raise
                 raise ValueError(problem) from error
-    rows = log.rows[: config.num_updates]
-    return base.TrainResult(model, {name: np.array([row[name] for row in rows]) for name in rows[-1]})
+    return base.TrainResult(model, {name: np.array([row[name] for row in log.rows]) for name in log.rows[-1]})
 
 
 def train_seeds(

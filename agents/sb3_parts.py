@@ -1,4 +1,4 @@
-"""What training an agent of stable-baselines3 or sbx needs around it: environment, metrics, the end of the budget."""
+"""What training an agent of stable-baselines3 or sbx needs around it: environment and metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -174,21 +174,18 @@ class FlatObs(VecEnvWrapper):
 
 
 class Watch(BaseCallback):
-    """Reports rows of metrics, and stops an agent that would go on past its budget to fill a rollout.
+    """Reports rows of metrics.
 
     Args:
         log: makes the rows.
-        total: environment steps of the run.
         on_update: see :func:`reward_design.agents.sb3.train`.
     """
 
-    def __init__(self, log: EpisodeLog, total: int, on_update: Callable[[int, Mapping[str, float]], None] | None):
+    def __init__(self, log: EpisodeLog, on_update: Callable[[int, Mapping[str, float]], None] | None):
         super().__init__()
-        self.log, self.total, self.on_update, self.reported = log, total, on_update, 0
+        self.log, self.on_update, self.reported = log, on_update, 0
 
     def _on_step(self) -> bool:
-        if self.num_timesteps > self.total:
-            return False
         if self.on_update is not None and len(self.log.rows) > self.reported:
             self.reported = len(self.log.rows)
             self.on_update(self.reported, self.log.rows[-1])

@@ -26,6 +26,21 @@ def policy(space: spaces.Space, policies: Sequence[str], *, one_hot: bool) -> tu
     return "MlpPolicy", not (isinstance(space, spaces.Box) or (one_hot and not isinstance(space, spaces.Tuple)))
 
 
+def check_policy(name: str, chosen: str, space: spaces.Space) -> None:
+    """Refuse a policy that does not read such observations; what else it needs its constructor says.
+
+    Raises:
+        ValueError: naming both.
+    """
+    image = isinstance(space, spaces.Box) and len(space.shape) == 3
+    readable = {"CnnPolicy": (image, "images"), "MultiInputPolicy": (isinstance(space, spaces.Dict), "dictionaries")}
+    fits, wanted = readable.get(chosen, (True, ""))
+    if not fits:
+        raise ValueError(
+            f"agent {name!r} reads {wanted} with policy {chosen!r}, got observations of {space}; leave policy out."
+        )
+
+
 def _is_image(space: spaces.Space) -> bool:
     from stable_baselines3.common.preprocessing import is_image_space
 
