@@ -52,8 +52,9 @@ class Settings:
         steps, random_steps = self.num_updates * self.steps_per_update, getattr(self, "learning_starts", 0)
         if steps <= random_steps:
             raise ValueError(
-                f"learning_starts must be below the {steps} steps of the run (total_timesteps = {self.total_timesteps}, "
-                f"rounded down to whole rollouts), got {random_steps}; nothing would be learned."
+                f"learning_starts must be below the {steps} steps of the run (total_timesteps = "
+                f"{self.total_timesteps}, rounded down to whole rollouts), got {random_steps}; nothing would be "
+                "learned."
             )
 
     @property

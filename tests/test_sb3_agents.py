@@ -307,7 +307,7 @@ def test_settings_are_those_of_the_constructor():
         ({"n_step": "3"}, "has no setting 'n_step'; did you mean 'n_steps'?"),
         ({"n_steps": "many"}, "setting 'n_steps' of agent 'sb3/ppo' must be int, got 'many'"),
         ({"policy_kwargs": "[64]"}, "setting 'policy_kwargs' of agent 'sb3/ppo' must be"),
-        ({"total_timesteps": "1", "num_envs": "2"}, r"total_timesteps must be at least num_envs \* n_steps = 4096, got 1"),
+        ({"total_timesteps": "1", "num_envs": "2"}, r"must be at least num_envs \* n_steps = 4096, got 1"),
         ({"gamma": "1.5"}, r"gamma must be in \[0, 1\], got 1.5"),
     ],
 )
