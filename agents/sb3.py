@@ -16,6 +16,7 @@ from gymnasium import spaces
 from reward_design._names import suggestion
 from reward_design._optional import require
 from reward_design.agents import base, sb3_settings, sb3_spaces
+from reward_design.agents.collector import HostPolicy
 from reward_design.core import NonFiniteRewardError, Reward
 from reward_design.describe import require_online
 from reward_design.envs.base import Task
@@ -44,6 +45,17 @@ LIBRARIES = {
     ),
 }  # fmt: skip
 """Families of agents by the prefix of their names."""
+
+
+MAX_STEPS = 10_000
+"""Steps after which an episode is cut that is only played, where the task has no time limit."""
+
+
+class Saved(typing.NamedTuple):
+    """An algorithm from a file, and ``VecNormalize`` of its training, or None if it learned without."""
+
+    model: Any
+    moments: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +123,22 @@ class SB3Agent:
             ValueError: for settings that its constructor refuses.
         """
         return self._constructed(config, self.view(config, venv.observation_space)[0], venv, seed=seed)
+
+    def host_policy(self, config: Any, env: Any, state: Saved, *, deterministic: bool = False) -> HostPolicy:
+        """The policy of a saved algorithm, for observations as the environment gives them."""
+        _, flat = self.view(config, env.observation_space)
+
+        def act(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+            if flat:
+                obs = sb3_spaces.flattened(env.observation_space, obs)
+            if state.moments is not None:
+                obs = state.moments.normalize_obs(obs)
+            with contained():
+                if not deterministic:
+                    state.model.set_random_seed(int(rng.integers(2**31)))
+                return state.model.predict(obs, deterministic=deterministic)[0], ()
+
+        return act
 
     def _constructed(self, config: Any, policy: str, venv: Any, **more: Any) -> Any:
         own = copy.deepcopy(config.own)  # the libraries write into policy_kwargs
@@ -246,7 +274,8 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Play whole episodes, judged by the environment's own reward.
 
-    The first ``ceil(num_episodes / num_envs)`` episodes of every lane count, so that short ones are not preferred.
+    Every lane plays ``ceil(num_episodes / num_envs)`` episodes, so that short ones are not preferred. Where the task
+    has no time limit, one that has not ended after ``MAX_STEPS`` is cut.
 
     Args:
         agent: from :func:`agent`.
@@ -264,16 +293,18 @@ def evaluate(
     from reward_design.agents import sb3_parts
 
     moments = moments if moments is not None else model.get_vec_normalize_env()
-    quota = -(-num_episodes // config.num_envs)
+    longest, played = task.horizon or MAX_STEPS, []
     with contained():
-        venv, log = sb3_parts.environment(agent, config, task, None, seed, moments=moments)
+        venv, log = sb3_parts.environment(agent, config, task, None, seed, moments=moments, longest=longest)
         with contextlib.closing(venv):
             model.set_random_seed(seed)
             venv.seed(seed)
-            obs = venv.reset()
-            while min(map(len, log.by_lane())) < quota:
-                obs, *_ = venv.step(model.predict(obs, deterministic=deterministic)[0])
-    played = [totals for lane in log.by_lane() for totals in lane[:quota]]
+            for _ in range(-(-num_episodes // config.num_envs)):
+                obs = venv.reset()
+                while not all(log.by_lane()):
+                    obs, *_ = venv.step(model.predict(obs, deterministic=deterministic)[0])
+                played += [lane[0] for lane in log.by_lane()]
+                log.episodes.clear()
     names = ("true_return", "success", "length")
     return {name: np.array([totals[name] for totals in played], np.float32) for name in names}
 

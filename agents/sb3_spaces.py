@@ -1,7 +1,9 @@
 """Which policy of stable-baselines3 or sbx reads which observations, and which agent takes which actions."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from gymnasium import spaces
 
@@ -49,6 +51,13 @@ def _is_image(space: spaces.Space) -> bool:
 
 def _is_small_image(space: spaces.Space) -> bool:
     return _is_image(space) and sorted(space.shape or ())[1] < SMALLEST_IMAGE
+
+
+def flattened(space: spaces.Space, obs: Any) -> np.ndarray:
+    """A batch of observations as vectors, discrete parts one-hot."""
+    size = len(jax.tree.leaves(obs)[0])
+    rows = [spaces.flatten(space, jax.tree.map(lambda x, i=i: x[i], obs)) for i in range(size)]
+    return np.stack(rows).astype(np.float32)
 
 
 def check_actions(name: str, task: Task) -> None:
