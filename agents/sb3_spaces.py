@@ -56,8 +56,8 @@ def _is_small_image(space: spaces.Space) -> bool:
 def flattened(space: spaces.Space, obs: Any) -> np.ndarray:
     """A batch of observations as vectors, discrete parts one-hot."""
     size = len(jax.tree.leaves(obs)[0])
-    rows = [spaces.flatten(space, jax.tree.map(lambda x, i=i: x[i], obs)) for i in range(size)]
-    return np.stack(rows).astype(np.float32)
+    rows = [jax.tree.map(lambda x, i=i: x[i], obs) for i in range(size)]
+    return np.stack([np.asarray(spaces.flatten(space, row), np.float32) for row in rows])
 
 
 def check_actions(name: str, task: Task) -> None:

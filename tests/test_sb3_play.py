@@ -1,5 +1,7 @@
 """Finished runs of stable-baselines3 and sbx are played, filmed and evaluated; what never ends is cut."""
 
+# pyright: reportArgumentType=false
+
 import gymnasium
 import jax
 import numpy as np
