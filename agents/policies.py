@@ -21,7 +21,7 @@ class Policy:
     A policy with memory remembers from call to call: call :meth:`reset` where episodes begin.
 
     Args:
-        agent: the agent that learned it.
+        agent: the :class:`~reward_design.agents.base.Agent` that learned it, or one of another library.
         config: its settings.
         env: where it acts.
         state: state of one run, or the part of it that the agent acts from.
@@ -42,7 +42,7 @@ class Policy:
 
     def __init__(
         self,
-        agent: base.Agent,
+        agent: Any,
         config: Any,
         env: FunctionalEnv | HostEnv,
         state: Any,
@@ -142,7 +142,7 @@ class Planner(abc.ABC):
 
 
 def acting(
-    agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv, state: Any, *, deterministic: bool
+    agent: Any, config: Any, env: FunctionalEnv | HostEnv, state: Any, *, deterministic: bool
 ) -> HostPolicy | RecurrentPolicy:
     """The policy of a state for observations on the host, for every agent: in NumPy where it has that, or jitted."""
     if agent.host_policy is not None:

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from reward_design._names import suggestion
 from reward_design._optional import require
 from reward_design.agents import base, sb3_settings, sb3_spaces
+from reward_design.agents.collector import HostPolicy
 from reward_design.core import NonFiniteRewardError, Reward
 from reward_design.describe import require_online
 from reward_design.envs.base import Task
@@ -46,6 +47,17 @@ LIBRARIES = {
 """Families of agents by the prefix of their names."""
 
 
+MAX_STEPS = 10_000
+"""Steps after which an episode is cut that is only played, where the task has no time limit."""
+
+
+class Saved(typing.NamedTuple):
+    """An algorithm from a file, and ``VecNormalize`` of its training, or None if it learned without."""
+
+    model: Any
+    moments: Any
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SB3Agent:
     """An agent of a library, one run per seed.
@@ -69,7 +81,7 @@ class SB3Agent:
         """Refuse what the agent cannot serve.
 
         Raises:
-            ValueError: for another gamma, or a space that it does not know.
+            ValueError: for another gamma, a space that it does not know, or settings that its constructor refuses.
             TypeError: for a reward of kind ``TRAJECTORY``.
         """
         base.check_reward_fits(config, reward)
@@ -79,7 +91,9 @@ class SB3Agent:
             )
         require_online(reward, f"the wrapper that {self.name!r} learns through")
         sb3_spaces.check_actions(self.name, task)
-        self.view(config, task.env.observation_space)
+        policy, _ = self.view(config, task.env.observation_space)
+        with contained():
+            self._constructed(config, policy, None, _init_setup_model=False)
 
     def view(self, config: Any, space: spaces.Space) -> tuple[str, bool]:
         """Name of the policy for an observation space, and whether it reads flattened observations."""
@@ -89,6 +103,7 @@ class SB3Agent:
                 f"agent {self.name!r} has no policy {config.policy!r}{suggestion(config.policy, policies)} "
                 f"It has: {', '.join(policies)}."
             )
+        sb3_spaces.check_policy(self.name, config.policy, space)
         policy, flat = sb3_spaces.policy(space, policies, one_hot=self.library.module == "stable_baselines3")
         if config.policy != "auto":
             policy, flat = config.policy, flat and config.policy == "MlpPolicy"
@@ -102,13 +117,38 @@ class SB3Agent:
         return {name.replace("_", "-"): importlib.metadata.version(name) for name in self.library.packages}
 
     def make(self, config: Any, venv: Any, seed: int) -> Any:
-        """The algorithm on a VecEnv."""
+        """The algorithm on a VecEnv.
+
+        Raises:
+            ValueError: for settings that its constructor refuses.
+        """
+        return self._constructed(config, self.view(config, venv.observation_space)[0], venv, seed=seed)
+
+    def host_policy(self, config: Any, env: Any, state: Saved, *, deterministic: bool = False) -> HostPolicy:
+        """The policy of a saved algorithm, for observations as the environment gives them."""
+        _, flat = self.view(config, env.observation_space)
+
+        def act(obs: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+            if flat:
+                obs = sb3_spaces.flattened(env.observation_space, obs)
+            if state.moments is not None:
+                obs = state.moments.normalize_obs(obs)
+            with contained():
+                if not deterministic:
+                    state.model.set_random_seed(int(rng.integers(2**31)))
+                return state.model.predict(obs, deterministic=deterministic)[0], ()
+
+        return act
+
+    def _constructed(self, config: Any, policy: str, venv: Any, **more: Any) -> Any:
         own = copy.deepcopy(config.own)  # the libraries write into policy_kwargs
         if "buffer_size" in own:  # a larger one would never be full
             lanes = -(-config.total_timesteps // config.num_envs) + 1
             own["buffer_size"] = min(own["buffer_size"], lanes * config.num_envs)
-        policy, _ = self.view(config, venv.observation_space)
-        return self.algorithm(policy, venv, gamma=config.gamma, seed=seed, verbose=0, **own)
+        try:
+            return self.algorithm(policy, venv, gamma=config.gamma, verbose=0, **own, **more)
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(sb3_settings.refusal(self.name, config, error)) from error
 
 
 def agent(name: str) -> SB3Agent:
@@ -189,14 +229,13 @@ def train(
             venv.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]) // 2)
             total = config.num_updates * config.steps_per_update
             try:
-                model.learn(total, callback=sb3_parts.Watch(log, total, on_update), log_interval=None)
+                model.learn(total, callback=sb3_parts.Watch(log, on_update), log_interval=None)
             except (KeyError, ValueError, AssertionError) as error:
                 problem = observed_amiss(task.env) if isinstance(task.env, HostEnv) else None
                 if problem is None or isinstance(error, NonFiniteRewardError):
                     raise
                 raise ValueError(problem) from error
-    rows = log.rows[: config.num_updates]
-    return base.TrainResult(model, {name: np.array([row[name] for row in rows]) for name in rows[-1]})
+    return base.TrainResult(model, {name: np.array([row[name] for row in log.rows]) for name in log.rows[-1]})
 
 
 def train_seeds(
@@ -235,7 +274,8 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Play whole episodes, judged by the environment's own reward.
 
-    The first ``ceil(num_episodes / num_envs)`` episodes of every lane count, so that short ones are not preferred.
+    Every lane plays ``ceil(num_episodes / num_envs)`` episodes, so that short ones are not preferred. Where the task
+    has no time limit, one that has not ended after ``MAX_STEPS`` is cut.
 
     Args:
         agent: from :func:`agent`.
@@ -253,16 +293,18 @@ def evaluate(
     from reward_design.agents import sb3_parts
 
     moments = moments if moments is not None else model.get_vec_normalize_env()
-    quota = -(-num_episodes // config.num_envs)
+    longest, played = task.horizon or MAX_STEPS, []
     with contained():
-        venv, log = sb3_parts.environment(agent, config, task, None, seed, moments=moments)
+        venv, log = sb3_parts.environment(agent, config, task, None, seed, moments=moments, longest=longest)
         with contextlib.closing(venv):
             model.set_random_seed(seed)
             venv.seed(seed)
-            obs = venv.reset()
-            while min(map(len, log.by_lane())) < quota:
-                obs, *_ = venv.step(model.predict(obs, deterministic=deterministic)[0])
-    played = [totals for lane in log.by_lane() for totals in lane[:quota]]
+            for _ in range(-(-num_episodes // config.num_envs)):
+                obs = venv.reset()
+                while not all(log.by_lane()):
+                    obs, *_ = venv.step(model.predict(obs, deterministic=deterministic)[0])
+                played += [lane[0] for lane in log.by_lane()]
+                log.episodes.clear()
     names = ("true_return", "success", "length")
     return {name: np.array([totals[name] for totals in played], np.float32) for name in names}
 

@@ -1,4 +1,4 @@
-"""What training an agent of stable-baselines3 or sbx needs around it: environment, metrics, the end of the budget."""
+"""What training an agent of stable-baselines3 or sbx needs around it: environment and metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from reward_design._optional import require
 from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper
+from reward_design.agents import sb3_spaces
 from reward_design.core import Reward, Transition
 from reward_design.envs.base import Task
 
@@ -23,7 +24,14 @@ else:
 
 
 def environment(
-    agent: Any, config: Any, task: Task, reward: Reward | None, seed: int, *, moments: VecNormalize | None = None
+    agent: Any,
+    config: Any,
+    task: Task,
+    reward: Reward | None,
+    seed: int,
+    *,
+    moments: VecNormalize | None = None,
+    longest: int | None = None,
 ) -> tuple[VecEnv, "EpisodeLog"]:
     """The environment that an agent learns on, and the wrapper in it that counts episodes.
 
@@ -34,11 +42,12 @@ def environment(
         reward: paid to the agent; None for the environment's own, with observations scaled as in ``moments``.
         seed: of the reward.
         moments: running moments of training, which evaluation leaves as they are.
+        longest: see :class:`EpisodeLog`.
     """
     venv: VecEnv = GymnasiumVecEnv(task.vector(config.num_envs))
     if reward is not None:
         venv = VecRewardWrapper(venv, reward, seed=seed, info_keys=tuple(task.example.info))
-    venv = log = EpisodeLog(venv, task, None if reward is None else config.steps_per_update)
+    venv = log = EpisodeLog(venv, task, None if reward is None else config.steps_per_update, longest)
     if agent.view(config, venv.observation_space)[1]:
         venv = FlatObs(venv)
     if reward is not None and (config.normalise_obs or config.normalise_reward):
@@ -68,14 +77,16 @@ class EpisodeLog(VecEnvWrapper):
         venv: pays what the agent gets.
         task: for its success.
         steps_per_row: environment steps; None makes no rows.
+        longest: steps after which an episode counts as ended, although the environment goes on; None for no such limit.
 
     Attributes:
         rows: of metrics; means as in :class:`reward_design.agents.base.TrainResult`.
         episodes: ``(lane, totals)`` of the episodes that ended since the last row.
     """
 
-    def __init__(self, venv: VecEnv, task: Task, steps_per_row: int | None) -> None:
+    def __init__(self, venv: VecEnv, task: Task, steps_per_row: int | None, longest: int | None = None) -> None:
         super().__init__(venv)
+        self.longest = longest
         self.task, self.steps_per_row = task, steps_per_row
         self.rows: list[dict[str, float]] = []
         self.episodes: list[tuple[int, dict[str, float]]] = []
@@ -101,8 +112,9 @@ class EpisodeLog(VecEnvWrapper):
             signals[f"term/{name}"] = np.array([info["reward_terms"][name] for info in infos])
         for name, signal in signals.items():
             self._sums[name] = self._sums.get(name, 0.0) + signal.astype(float)
-        if dones.any():
-            self._end(dones, self._success(obs, true, dones, infos))
+        ended = dones if self.longest is None else dones | (self._sums["length"] >= self.longest)
+        if ended.any():
+            self._end(ended, self._success(obs, true, dones, ended, infos))
         self._obs = obs
         self._num_steps += self.num_envs
         if self.steps_per_row and self._num_steps % self.steps_per_row == 0:
@@ -120,7 +132,9 @@ class EpisodeLog(VecEnvWrapper):
         for sums in self._sums.values():
             sums[dones] = 0.0
 
-    def _success(self, obs: Any, rewards: np.ndarray, dones: np.ndarray, infos: Sequence[Mapping[str, Any]]) -> Any:
+    def _success(
+        self, obs: Any, rewards: np.ndarray, dones: np.ndarray, ended: np.ndarray, infos: Sequence[Mapping[str, Any]]
+    ) -> Any:
         next_obs = jax.tree.map(np.copy, obs)
         for lane in np.flatnonzero(dones).tolist():
             _write(next_obs, lane, infos[lane]["terminal_observation"])
@@ -128,7 +142,7 @@ class EpisodeLog(VecEnvWrapper):
         names = self.task.example.info
         transition = Transition(
             obs=self._obs, action=self._actions, next_obs=next_obs, reward=rewards.astype(np.float32),
-            terminated=dones & ~truncated, truncated=truncated, mask=np.ones(self.num_envs, bool),
+            terminated=dones & ~truncated, truncated=truncated | (ended & ~dones), mask=np.ones(self.num_envs, bool),
             info={name: np.stack([info[name] for info in infos]) for name in names},
         )  # fmt: skip
         like = jax.tree.map(lambda x, known: jnp.asarray(x, known.dtype), transition, self.task.example)
@@ -167,28 +181,25 @@ class FlatObs(VecEnvWrapper):
         return self._flat(obs), rewards, dones, infos
 
     def _flat(self, obs: Any) -> np.ndarray:
-        return np.stack([self._one(jax.tree.map(lambda x, i=i: x[i], obs)) for i in range(self.num_envs)])
+        return sb3_spaces.flattened(self._space, obs)
 
     def _one(self, obs: Any) -> np.ndarray:
         return np.asarray(spaces.flatten(self._space, obs), np.float32)
 
 
 class Watch(BaseCallback):
-    """Reports rows of metrics, and stops an agent that would go on past its budget to fill a rollout.
+    """Reports rows of metrics.
 
     Args:
         log: makes the rows.
-        total: environment steps of the run.
         on_update: see :func:`reward_design.agents.sb3.train`.
     """
 
-    def __init__(self, log: EpisodeLog, total: int, on_update: Callable[[int, Mapping[str, float]], None] | None):
+    def __init__(self, log: EpisodeLog, on_update: Callable[[int, Mapping[str, float]], None] | None):
         super().__init__()
-        self.log, self.total, self.on_update, self.reported = log, total, on_update, 0
+        self.log, self.on_update, self.reported = log, on_update, 0
 
     def _on_step(self) -> bool:
-        if self.num_timesteps > self.total:
-            return False
         if self.on_update is not None and len(self.log.rows) > self.reported:
             self.reported = len(self.log.rows)
             self.on_update(self.reported, self.log.rows[-1])

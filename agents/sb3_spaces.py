@@ -1,7 +1,9 @@
 """Which policy of stable-baselines3 or sbx reads which observations, and which agent takes which actions."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from gymnasium import spaces
 
@@ -26,6 +28,21 @@ def policy(space: spaces.Space, policies: Sequence[str], *, one_hot: bool) -> tu
     return "MlpPolicy", not (isinstance(space, spaces.Box) or (one_hot and not isinstance(space, spaces.Tuple)))
 
 
+def check_policy(name: str, chosen: str, space: spaces.Space) -> None:
+    """Refuse a policy that does not read such observations; what else it needs its constructor says.
+
+    Raises:
+        ValueError: naming both.
+    """
+    image = isinstance(space, spaces.Box) and len(space.shape) == 3
+    readable = {"CnnPolicy": (image, "images"), "MultiInputPolicy": (isinstance(space, spaces.Dict), "dictionaries")}
+    fits, wanted = readable.get(chosen, (True, ""))
+    if not fits:
+        raise ValueError(
+            f"agent {name!r} reads {wanted} with policy {chosen!r}, got observations of {space}; leave policy out."
+        )
+
+
 def _is_image(space: spaces.Space) -> bool:
     from stable_baselines3.common.preprocessing import is_image_space
 
@@ -34,6 +51,13 @@ def _is_image(space: spaces.Space) -> bool:
 
 def _is_small_image(space: spaces.Space) -> bool:
     return _is_image(space) and sorted(space.shape or ())[1] < SMALLEST_IMAGE
+
+
+def flattened(space: spaces.Space, obs: Any) -> np.ndarray:
+    """A batch of observations as vectors, discrete parts one-hot."""
+    size = len(jax.tree.leaves(obs)[0])
+    rows = [jax.tree.map(lambda x, i=i: x[i], obs) for i in range(size)]
+    return np.stack([np.asarray(spaces.flatten(space, row), np.float32) for row in rows])
 
 
 def check_actions(name: str, task: Task) -> None:

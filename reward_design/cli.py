@@ -231,8 +231,8 @@ class Play:
 
         policy, task = playing.found(self.folder, self.task, random=self.random)
         playing.play(
-            policy, task=task, reward=self.reward, episodes=self.episodes, seed=self.seed, video=self.video,
-            deterministic=not self.stochastic, fps=self.fps, terminal=self.terminal,
+            policy, random=self.random, task=task, reward=self.reward, episodes=self.episodes, seed=self.seed,
+            video=self.video, deterministic=not self.stochastic, fps=self.fps, terminal=self.terminal,
         )  # fmt: skip
         return 0
 

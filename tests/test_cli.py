@@ -69,6 +69,8 @@ def test_list_names_everything(capsys):
         (["compare", "--task", "chain", "--set", "learning_rate"], "expects name=value"),
         (["compare", "--task", "chain", "--total-timesteps", "3"], "total_timesteps"),
         (["train", "--task", "chain", "--reward", "dens"], "did you mean 'dense'"),
+        (["train", "--task", "chain", "--seed", "-1"], "seed must be a whole number from 0 to 4294967295, got -1"),
+        (["train", "--task", "chain", "--seed", "4294967296"], "seed must be a whole number from 0 to 4294967295, got"),
         (["report", "no/such/folder"], "no records.jsonl in no/such/folder"),
     ],
 )

@@ -135,6 +135,8 @@ def test_more_episodes_than_lanes_and_seeds(monkeypatch):
     assert (first != evaluate(_push_left, task="cartpole", episodes=5, seed=5).length).any()
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
         evaluate(right, task="chain", episodes=0)
+    with pytest.raises(ValueError, match="seed must be a whole number from 0 to 4294967295, got -1"):
+        evaluate(right, task="chain", seed=-1)
     with pytest.raises(ValueError, match=r"does not know its task; give it: evaluate\(policy, task"):
         evaluate(right)
 
@@ -268,6 +270,15 @@ def test_a_run_on_the_host_resumes_and_plays(runs, capsys):
     assert row[1] == row[2] == row[4]  # one per step, paid by the environment itself
 
 
+def test_random_actions_show_the_reward_of_the_run(runs, capsys):
+    words = ["--random", "--episodes", "2", "--seed", "3"]
+    assert cli.main(["play", "--run", str(runs / "chain"), *words]) == 0
+    of_run = capsys.readouterr().out
+    assert cli.main(["play", "--task", "chain", "--reward", "shaping", *words]) == 0
+    assert capsys.readouterr().out == of_run
+    assert of_run.splitlines()[1].split()[2] != "-"
+
+
 def test_an_unfinished_run_plays_with_a_note(tmp_path, capsys, monkeypatch):
     save = rd.experiments.single.checkpoint.save
 
@@ -324,6 +335,8 @@ def test_what_cannot_be_drawn_is_played_all_the_same(tmp_path, monkeypatch, caps
         (["--task", "chain"], "add --random to play random actions"),
         (["--run", "nowhere"], "nowhere is not a run: there is no such folder"),
         (["--run", "."], "is not a run: it has no records.jsonl"),
+        (["--run", __file__], "test_play.py is a file, and a run is a folder; give the one that `train` was given"),
+        (["--task", "chain", "--random", "--seed", "-1"], "seed must be a whole number from 0 to 4294967295, got -1"),
         (["--task", "chain", "--random", "--video", "x.avi"], "a video must end in .mp4 or .gif, got 'x.avi'"),
         (["--task", "chain", "--random", "--video", "x.gif", "--fps", "0"], "fps must be above 0, got 0.0"),
         (["--task", "chain", "--random", "--episodes", "0"], "episodes must be at least 1, got 0"),

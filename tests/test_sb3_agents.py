@@ -104,11 +104,11 @@ def test_the_report_and_a_second_call_work_as_for_any_agent(results, monkeypatch
 def test_metrics_equal_a_naive_count_of_the_episodes():
     known = walk(gamma=0.9)
     reward = rd.chain(rd.environment_reward(), rd.scale(2.0))
-    learner, config = agent("sb3/ppo"), settings("sb3/ppo", known, total_timesteps=400, **FAST)
+    learner, config = agent("sb3/ppo"), settings("sb3/ppo", known, total_timesteps=384, **FAST)
     venv, log = sb3_parts.environment(learner, config, known, reward, 0)
     venv.seed(3)
     venv.reset()
-    actions = np.random.default_rng(0).uniform(-1, 1, (200, 2, 2)).astype(np.float32)
+    actions = np.random.default_rng(0).uniform(-1, 1, (192, 2, 2)).astype(np.float32)
     totals, rows, ended = np.zeros((2, 2)), [], []
     for step, action in enumerate(actions, start=1):
         _, paid, dones, infos = venv.step(action)
@@ -122,7 +122,7 @@ def test_metrics_equal_a_naive_count_of_the_episodes():
             before = rows[-1][:3] if rows else [np.nan] * 3
             rows.append([*(np.mean(ended, axis=0) if ended else before), len(ended)])
             ended = []
-    assert len(log.rows) == config.num_updates == len(rows) == 200
+    assert len(log.rows) == config.num_updates == len(rows) == 192
     ours = np.array([[row[k] for k in ("true_return", "length", "success")] for row in log.rows])
     np.testing.assert_allclose(ours, np.array(rows)[:, :3], atol=1e-5)
     np.testing.assert_array_equal([row["episodes"] for row in log.rows], [row[3] for row in rows])
@@ -146,9 +146,8 @@ def test_every_kind_of_agent_learns_on_a_task(name, on, own):
     known = task(on)
     config = settings(name, known, total_timesteps=256, **own)
     result = sb3.train(agent(name), config, known, known.dense_reward, 0)
-    assert result.metrics["env_steps"][-1] == 256
+    assert result.metrics["env_steps"][-1] == result.state.num_timesteps == (255 if name == "sb3/a2c" else 256)
     assert result.metrics["length"].shape == (config.num_updates,)
-    assert result.state.num_timesteps >= 256
     assert result.state._n_updates > 0
 
 
@@ -197,15 +196,6 @@ class Doubled(gymnasium.RewardWrapper):
         return 2 * reward
 
 
-def test_a_budget_that_fills_no_rollout_is_kept():
-    known = task("cartpole")
-    config = settings("sb3/ppo", known, total_timesteps=400, **{**FAST, "n_steps": 128})
-    result = sb3.train(agent("sb3/ppo"), config, known, known.dense_reward, 0)
-    assert result.metrics["env_steps"][-1] == 400
-    assert result.state.num_timesteps == 402  # the step after which it was stopped
-    assert len(result.metrics["length"]) == config.num_updates
-
-
 def test_evaluation_plays_whole_episodes_with_the_moments_of_training():
     known = walk()
     config = settings("sb3/ppo", known, total_timesteps=128, normalise_obs="true", normalise_reward="true", **FAST)
@@ -252,7 +242,7 @@ def test_dictionary_observations_are_learned_from(name):
 
 
 def test_flat_observations_are_one_hot():
-    config = settings("sbx/ppo", task("chain"), total_timesteps=64)
+    config = settings("sbx/ppo", task("chain"), total_timesteps=64, n_steps=64)
     venv, _ = sb3_parts.environment(agent("sbx/ppo"), config, task("chain"), rd.environment_reward(), 0)
     assert venv.reset().tolist() == np.eye(venv.observation_space.shape[0])[:1].tolist()
     venv.close()
@@ -317,7 +307,7 @@ def test_settings_are_those_of_the_constructor():
         ({"n_step": "3"}, "has no setting 'n_step'; did you mean 'n_steps'?"),
         ({"n_steps": "many"}, "setting 'n_steps' of agent 'sb3/ppo' must be int, got 'many'"),
         ({"policy_kwargs": "[64]"}, "setting 'policy_kwargs' of agent 'sb3/ppo' must be"),
-        ({"total_timesteps": "1", "num_envs": "2"}, "total_timesteps at least num_envs"),
+        ({"total_timesteps": "1", "num_envs": "2"}, r"must be at least num_envs \* n_steps = 4096, got 1"),
         ({"gamma": "1.5"}, r"gamma must be in \[0, 1\], got 1.5"),
     ],
 )

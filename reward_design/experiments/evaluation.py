@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from reward_design import envs
+from reward_design._seeds import check_seed
 from reward_design.agents import base
 from reward_design.agents.collector import Collector
 from reward_design.agents.policies import Planner, Policy
@@ -84,7 +85,8 @@ def evaluate(
         An :class:`Evaluation`.
 
     Raises:
-        ValueError: for a number of episodes below 1, or a policy that does not know its task where none is given.
+        ValueError: for a number of episodes below 1, a seed below 0, or a policy that does not know its task where none
+            is given.
 
     Example:
         >>> from reward_design.experiments import evaluate
@@ -94,6 +96,7 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
+    check_seed(seed)
     task = _task(policy, task)
     scorer = scorer_of(policy, task, reward)
     act = policy.policy() if isinstance(policy, Run) else policy

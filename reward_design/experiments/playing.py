@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from reward_design import envs
+from reward_design._seeds import check_seed
 from reward_design.agents.policies import Planner, Policy
 from reward_design.agents.policy_files import is_policy, load_policy
 from reward_design.core import Transition
@@ -23,6 +24,7 @@ from reward_design.experiments.screens import Frames, Played, Screen, note_line,
 def play(
     policy: Run | Policy | Planner | None = None,
     *,
+    random: bool = False,
     task: Task | str | None = None,
     reward: Any = None,
     episodes: int = 5,
@@ -37,6 +39,7 @@ def play(
 
     Args:
         policy: a run, a policy or a planner; None plays random actions.
+        random: random actions all the same; of ``policy``, task and reward are taken.
         task: where to play; by default the policy's own.
         reward: what to show as shaped reward: a reward or a design; by default that of the run.
         episodes: how many.
@@ -52,18 +55,19 @@ def play(
         An :class:`~reward_design.experiments.Evaluation` of the episodes.
 
     Raises:
-        ValueError: for a number of episodes below 1, a file name that is no video, ``terminal`` on a task without
-            pictures in text, or a policy that does not know its task where none is given.
+        ValueError: for a number of episodes below 1, a seed below 0, a file name that is no video, ``terminal`` on a
+            task without pictures in text, or a policy that does not know its task where none is given.
     """
     task = _task(policy, task)
     console = console or Console(soft_wrap=True)
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
+    check_seed(seed)
     if fps is not None and not fps > 0:
         raise ValueError(f"fps must be above 0, got {fps}.")
     if terminal and video is not None:
         raise ValueError("frames go either to a video or to the terminal; choose one of the two.")
-    act = _actor(policy, task, seed, deterministic)
+    act = _actor(None if random else policy, task, seed, deterministic)
     scorer = scorer_of(policy, task, reward)
     screen = screen_for(task, video, fps, terminal, console)
     played: list[Evaluation] = []
@@ -85,10 +89,10 @@ def play(
 
 
 def found(folder: str | None, task: str | None, *, random: bool) -> tuple[Run | Policy | None, Task]:
-    """What the command line asks for: policy (None for random actions) and task.
+    """What the command line asks for: what knows policy, task and reward, and the task.
 
     Args:
-        folder: of a run or of a saved policy.
+        folder: of a run or of a saved policy; without it there are only random actions.
         task: name.
         random: random actions.
 
@@ -109,7 +113,7 @@ def found(folder: str | None, task: str | None, *, random: bool) -> tuple[Run | 
         for note in policy.notes:
             note_line(f"note: {note}.")
     assert policy.task is not None
-    return None if random else policy, policy.task
+    return policy, policy.task
 
 
 def _task(policy: Run | Policy | Planner | None, task: Task | str | None) -> Task:

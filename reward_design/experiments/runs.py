@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, checkpoint, policy_files
+from reward_design.agents import base, checkpoint, policy_files, sb3
 from reward_design.agents.policies import Policy
 from reward_design.core import Params, Reward
-from reward_design.experiments import designs
+from reward_design.experiments import designs, single_sb3
 from reward_design.experiments.artifacts import hashes, recorded
 from reward_design.experiments.provenance import fingerprint
 from reward_design.experiments.store import FILE, read
@@ -30,21 +30,22 @@ class Run:
     Attributes:
         folder: where it lies.
         task: the task.
-        agent: the agent.
+        agent: the :class:`~reward_design.agents.base.Agent`, or :class:`~reward_design.agents.sb3.SB3Agent`.
         config: its settings.
         seed: of the run.
         label: name of the reward.
         reward: the reward, or None if it cannot be made again.
         reward_params: its parameters as trained; None for its own.
         reward_running: its running statistics (normalisers, visit counts) as trained, or None.
-        state: what the agent acts from; other fields are None.
+        state: what the agent acts from, other fields are None; of an agent of another library
+            :class:`~reward_design.agents.sb3.Saved`.
         num_updates: updates done.
         notes: a sentence each about what is not as it was.
     """
 
     folder: Path
     task: envs.Task
-    agent: base.Agent
+    agent: Any
     config: Any
     seed: int
     label: str
@@ -75,7 +76,7 @@ class Run:
 def load_run(
     folder: str | os.PathLike[str], *, task: envs.Task | None = None, reward: Any = None, config: Any = None
 ) -> Run:
-    """Read the newest checkpoint of a run, finished or not.
+    """Read the newest checkpoint of a run, finished or not; of an agent of another library what a finished run saved.
 
     Args:
         folder: what was given to ``train`` as ``out``.
@@ -103,17 +104,20 @@ def load_run(
     folder = Path(folder)
     identity = _identity(folder)
     agent = find_agent(identity["agent"])
-    config = policy_files.settings_from(agent, identity["config"], config, folder)
+    other = isinstance(agent, sb3.SB3Agent)
+    settings_from = single_sb3.settings if other else policy_files.settings_from
+    config = settings_from(agent, identity["config"], config, folder)
     if task is None:
         _, task = policy_files.remade(identity, folder)
     elif task.name != identity["task"]:
         raise ValueError(f"{folder} is a run on {identity['task']!r}, got the task {task.name!r}.")
+    if other:
+        return _of_other_library(folder, identity, agent, config, task, reward)
     saved = checkpoint.newest(folder / CHECKPOINTS)
     if saved is None:
         raise ValueError(f"{folder} has no checkpoint yet; the first comes with the first line that train prints.")
     state = policy_files.restored(folder / CHECKPOINTS, agent, config, task.env, seed_axis=True)
-    artifact = recorded(read(folder)).get(identity["reward"], {})
-    built, notes = _reward(identity, artifact, task, reward)
+    built, notes = _reward(identity, folder, task, reward)
     params, running = None, None
     if built is not None:
         params, running, note = _trained_reward(folder / CHECKPOINTS, built, task, config)
@@ -132,6 +136,8 @@ def is_run(folder: str | os.PathLike[str]) -> bool:
 
 
 def _identity(folder: Path) -> Mapping[str, Any]:
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, and a run is a folder; give the one that `train` was given as --out.")
     if not is_run(folder):
         what = "there is no such folder" if not folder.exists() else f"it has no {FILE}"
         raise ValueError(f"{folder} is not a run: {what}; make one with `reward-design train --out {folder}`.")
@@ -144,10 +150,25 @@ def _identity(folder: Path) -> Mapping[str, Any]:
     return identity
 
 
+def _of_other_library(
+    folder: Path, identity: Mapping[str, Any], agent: sb3.SB3Agent, config: Any, task: envs.Task, reward: Any
+) -> Run:
+    """A finished run, with the reward as new: what it had learned or counted is not kept by these agents."""
+    state = single_sb3.saved(agent, folder)
+    built, notes = _reward(identity, folder, task, reward)
+    if built is not None and jax.tree.leaves(jax.eval_shape(built.init, jax.random.key(0), task.example)[1].running):
+        notes += (f"the running statistics of {built.name!r} are not kept with {agent.name!r}; they are taken as new",)
+    return Run(
+        folder, task, agent, config, identity["seed"], identity["reward"], built, None, None, state,
+        config.num_updates, notes,
+    )  # fmt: skip
+
+
 def _reward(
-    identity: Mapping[str, Any], artifact: Mapping[str, Any], task: envs.Task, given: Any
+    identity: Mapping[str, Any], folder: Path, task: envs.Task, given: Any
 ) -> tuple[Reward | None, tuple[str, ...]]:
     """The reward of a run, and a note if it is missing or has changed."""
+    artifact = recorded(read(folder)).get(identity["reward"], {})
     file = artifact.get("file")
     try:
         reward = designs.resolve((file or identity["reward"]) if given is None else given, task)

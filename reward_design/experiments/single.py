@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from reward_design import envs
+from reward_design._seeds import check_seed
 from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
@@ -69,11 +70,12 @@ def train(
         Means over episodes played after training by the policy's mode: ``true_return``, ``success``, ``length``.
 
     Raises:
-        ValueError: for an unknown name, a setting that does not fit, a folder that belongs to another run, or a disk
-            that is too full for the checkpoints.
+        ValueError: for an unknown name, a seed or a setting that does not fit, a folder that belongs to another run, or
+            a disk that is too full for the checkpoints.
     """
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
+    check_seed(seed)
     logs = writers.writers(log, out)
     task = envs.task(task) if isinstance(task, str) else task
     (reward,) = designs.labelled(designs.with_auxiliary(reward, auxiliary)).values()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_design.agents import sb3
+from reward_design.agents import policy_files, sb3
 from reward_design.core import Reward
 from reward_design.envs.base import Task
 from reward_design.experiments import artifacts, tracking, units, writers
@@ -139,6 +139,33 @@ def _kept(
     os.replace(draft, model_file)
     lines.console.print(f"saved: {model_file}", soft_wrap=True)
     return model, moments
+
+
+def settings(learner: sb3.SB3Agent, recorded: Mapping[str, Any], given: Any, folder: Path) -> Any:
+    """The settings of a run; ``given`` in their place if it says the same.
+
+    Raises:
+        ValueError: if it says something else.
+    """
+    if given is None:
+        return learner.Config(**recorded)
+    if not isinstance(given, learner.Config) or policy_files.plain_settings(given) != recorded:
+        raise ValueError(f"{folder} was made with other settings than those given; leave config out.")
+    return given
+
+
+def saved(learner: sb3.SB3Agent, folder: Path) -> sb3.Saved:
+    """What a finished run left.
+
+    Raises:
+        ValueError: for one that is not finished.
+    """
+    if not (folder / MODEL).is_file():
+        raise ValueError(
+            f"{folder} has no {MODEL} yet: {learner.name!r} is saved when it is finished; run its command again."
+        )
+    with sb3.contained():
+        return sb3.Saved(learner.algorithm.load(folder / MODEL, device="cpu"), _load_moments(folder / MOMENTS))
 
 
 def _load_moments(path: Path) -> Any:

@@ -54,7 +54,8 @@ class Block:
         wanted = min(wanted, self.max_steps) if self.max_steps else wanted
         if wanted >= settings.total_timesteps:
             return None
-        return wanted if isinstance(find_agent(self.agent), sb3.SB3Agent) else max(wanted, settings.steps_per_update)
+        other = isinstance(find_agent(self.agent), sb3.SB3Agent)
+        return max(wanted, settings.steps_per_rollout if other else settings.steps_per_update)
 
 
 @dataclass(frozen=True)
