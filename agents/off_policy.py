@@ -51,9 +51,10 @@ class Settings(Run):
         at_least(self, 1, "n_step", "batch_size", "capacity")
         steps = self.num_updates * self.steps_per_update
         if self.learning_starts > steps or self.learning_starts >= self.total_timesteps:
+            whole = "" if steps == self.total_timesteps else f" and at most {steps}, what whole iterations have of it"
             raise ValueError(
-                f"learning_starts must be below total_timesteps = {self.total_timesteps} and at most {steps}, what "
-                f"whole iterations have of it, got {self.learning_starts}; nothing would be learned."
+                f"learning_starts must be below total_timesteps = {self.total_timesteps}{whole}, got "
+                f"{self.learning_starts}; nothing would be learned."
             )
 
     @property

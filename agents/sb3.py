@@ -17,6 +17,7 @@ from reward_design._names import suggestion
 from reward_design._optional import require
 from reward_design.agents import base, sb3_settings, sb3_spaces
 from reward_design.agents.collector import HostPolicy
+from reward_design.agents.host import MAX_STEPS
 from reward_design.core import NonFiniteRewardError, Reward
 from reward_design.describe import require_online
 from reward_design.envs.base import Task
@@ -45,10 +46,6 @@ LIBRARIES = {
     ),
 }  # fmt: skip
 """Families of agents by the prefix of their names."""
-
-
-MAX_STEPS = 10_000
-"""Steps after which an episode is cut that is only played, where the task has no time limit."""
 
 
 class Saved(typing.NamedTuple):

@@ -236,7 +236,7 @@ def test_bad_input_is_refused_with_one_sentence():
         (SMALL, {"n_step": 0}, "n_step must be at least 1, got 0"),
         (SMALL_SAC, {"updates_per_step": 0.01}, "num_steps \\* updates_per_step must be a whole number"),
         (SMALL_SAC, {"subset_size": 3}, "subset_size must be in \\[1, num_critics = 2\\], got 3"),
-        (SMALL_SAC, {"target_entropy": "low"}, "target_entropy must be 'auto' or a number, got 'low'"),
+        (SMALL_SAC, {"target_entropy": "low"}, "target_entropy must be 'auto' or a finite number, got 'low'"),
     ],
 )
 def test_impossible_settings_are_refused(config, settings, message):

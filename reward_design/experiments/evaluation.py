@@ -12,6 +12,7 @@ from reward_design import envs
 from reward_design._seeds import check_seed
 from reward_design.agents import base
 from reward_design.agents.collector import Collector
+from reward_design.agents.host import MAX_STEPS
 from reward_design.agents.policies import Planner, Policy
 from reward_design.combinators import freeze_running
 from reward_design.core import Output, Params, Reward, State, Transition
@@ -21,8 +22,6 @@ from reward_design.experiments import designs
 from reward_design.experiments.runs import Run
 from reward_design.experiments.statistics import Estimate, bootstrap
 
-MAX_STEPS = 10_000
-"""Steps after which an episode is cut where the task has no time limit."""
 MAX_LANES = 64
 """Episodes that are played side by side."""
 

@@ -11,12 +11,13 @@ from rich.console import Console
 
 from reward_design import envs
 from reward_design._seeds import check_seed
+from reward_design.agents.host import MAX_STEPS
 from reward_design.agents.policies import Planner, Policy
 from reward_design.agents.policy_files import is_policy, load_policy
 from reward_design.core import Transition
 from reward_design.envs.base import Task
 from reward_design.envs.host import HostEnv, numeric_parts
-from reward_design.experiments.evaluation import MAX_STEPS, Evaluation, joined, judge, scorer_of, with_next_action
+from reward_design.experiments.evaluation import Evaluation, joined, judge, scorer_of, with_next_action
 from reward_design.experiments.runs import Run, is_run, load_run
 from reward_design.experiments.screens import Frames, Played, Screen, note_line, screen_for
 
