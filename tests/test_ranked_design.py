@@ -54,7 +54,7 @@ def test_rankings_that_cannot_be_are_refused(design, message):
     [
         (["--reward", "sparse", "--factors", "tilt"], "are for the reward 'heron', got sparse"),
         (["--reward", "heron", "--factors", "tilt,speed", "--margins", "0.1"], "got 1 for 2"),
-        (["--reward", "heron", "--margins", "0.1"], "got 1 for 0"),
+        (["--reward", "heron", "--margins", "0.1"], "--margins 0.1 needs --factors"),
     ],
 )
 def test_the_command_line_says_what_is_missing(words, message, capsys):

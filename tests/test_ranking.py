@@ -158,7 +158,7 @@ def test_cycle_rate_counts_triples():
 def test_bad_input_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match="margins must have one entry for each of the 2 levels"):
         compare_ranked([1.0, 2.0], [1.0, 2.0], margins=[0.0])
-    with pytest.raises(ValueError, match="of one shape"):
+    with pytest.raises(ValueError, match="with levels in common"):
         compare_ranked([1.0], [1.0, 2.0], margins=[0.0, 0.0])
     with pytest.raises(ValueError, match="margins must be at least 0"):
         compare_ranked([1.0], [1.0], margins=[-1.0])

@@ -39,7 +39,8 @@ def ranked_design(task: Task, ranking: str = "") -> Reward:
     names = [name.strip() for name, _, _ in words] or None
     margins = [_number(margin, name) for name, _, margin in words] or MARGIN
     config = PreferenceConfig(segment_length=min(SEGMENT, task.horizon), refresh_every=2048)
-    return heron(task_factors(task, names, margins=margins), inputs=space_inputs(task), gamma=task.gamma, config=config)
+    gamma = task.gamma if task.gamma < 1 else None  # without a discount no number stands for all that would follow
+    return heron(task_factors(task, names, margins=margins), inputs=space_inputs(task), gamma=gamma, config=config)
 
 
 def with_ranking(rewards: Sequence[str], factors: str | None, margins: str | None) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def with_ranking(rewards: Sequence[str], factors: str | None, margins: str | Non
         margins: ``"0.5,0.2"``, in standard deviations, or None.
 
     Raises:
-        ValueError: for margins without factors or as many, or without the design ``heron``.
+        ValueError: without any factor, for margins that are not as many, or without the design ``heron``.
 
     Example:
         >>> with_ranking(["sparse", "heron"], "tilt,speed", "0.5,0.2")
@@ -63,7 +64,14 @@ def with_ranking(rewards: Sequence[str], factors: str | None, margins: str | Non
         raise ValueError(f"--factors and --margins are for the reward 'heron', got {', '.join(rewards)}.")
     names = [name.strip() for name in (factors or "").split(",") if name.strip()]
     numbers = [number.strip() for number in (margins or "").split(",") if number.strip()]
-    if not names or (numbers and len(numbers) != len(names)):
+    if factors is None:
+        raise ValueError(
+            f"--margins {margins} needs --factors, which says whose margins they are; for example --factors tilt,speed "
+            "--margins 0.5,0.2."
+        )
+    if not names:
+        raise ValueError(f"--factors names no factor, got {factors!r}; for example --factors tilt,speed.")
+    if margins is not None and len(numbers) != len(names):
         raise ValueError(
             f"--margins needs one number for each of --factors, got {len(numbers)} for {len(names)}; for example "
             "--factors tilt,speed --margins 0.5,0.2."
@@ -84,13 +92,47 @@ def starved_note(metrics: Mapping[str, Any]) -> str | None:
         >>> starved_note({"reward/starved": [1.0, 0.0]}) is None
         True
     """
-    starved = next((value for name, value in metrics.items() if name.endswith("/starved")), None)
-    if starved is None or not np.nan_to_num(np.asarray(starved, float)[..., -1]).mean() > 0.5:
+    if not _last(metrics, "starved") > 0.5:
         return None
     share = f"{100 * STARVED:.0f} %"
     return (
         f"the first factor decides more than {share} of the pairs, so the others have no say: give it a larger margin"
     )
+
+
+def unlearned_note(metrics: Mapping[str, Any]) -> str | None:
+    """What to tell where a run ends without a single round of learning, or where nothing but ties was left, or None.
+
+    Args:
+        metrics: ``[..., updates]`` of an agent that learned from a ranked reward.
+
+    Example:
+        >>> unlearned_note({"reward/rounds": [0.0, 0.0]})
+        'the reward was never learned, so the agent was paid nothing: its first num_calibration segments of ...
+        >>> unlearned_note({"reward/rounds": [0.0, 8.0], "reward/decided/tie": [float("nan"), 0.2]}) is None
+        True
+    """
+    rounds = _last(metrics, "rounds")
+    if np.isnan(rounds):
+        return None
+    if rounds == 0:
+        return (
+            "the reward was never learned, so the agent was paid nothing: its first num_calibration segments of "
+            f"segment_length steps ({PreferenceConfig.num_calibration} of up to {SEGMENT} here) were not complete; "
+            "train for more steps"
+        )
+    if _last(metrics, "decided/tie") > 0.999:
+        return "no factor tells segments apart, all pairs are ties: give smaller margins, or factors that vary"
+    return None
+
+
+def _last(metrics: Mapping[str, Any], name: str) -> float:
+    """Mean over runs of the last value of ``reward/<name>``; NaN without one."""
+    found = next((value for metric, value in metrics.items() if metric.endswith(f"/{name}")), None)
+    if found is None:
+        return float("nan")
+    last = np.asarray(found, float)[..., -1]
+    return float(last[~np.isnan(last)].mean()) if (~np.isnan(last)).any() else float("nan")
 
 
 def _number(margin: str, name: str) -> float:

@@ -22,7 +22,7 @@ from reward_design.envs.host import HostEnv
 from reward_design.experiments import alignment, artifacts, budgets, designs, room, single_sb3, tracking, units, writers
 from reward_design.experiments.progress import Lines
 from reward_design.experiments.provenance import fingerprint, provenance
-from reward_design.experiments.ranked_design import starved_note
+from reward_design.experiments.ranked_design import starved_note, unlearned_note
 from reward_design.experiments.runs import CHECKPOINTS
 from reward_design.experiments.store import Store
 
@@ -161,9 +161,11 @@ class _Run:
             speed = metrics["episodes"].shape[1] * self.config.steps_per_update / (now - tick[0])
             line = units.line(metrics, self.config.steps_per_update)
             self.lines.row(updates * self.config.steps_per_update, line, speed)
-            if (note := starved_note(metrics)) is not None and note not in self.notes:
-                self.notes.add(note)
-                self.console.print(f"note: {note}.")
+            last = updates >= self.config.num_updates
+            for note in (starved_note(metrics), unlearned_note(metrics) if last else None):
+                if note is not None and note not in self.notes:
+                    self.notes.add(note)
+                    self.console.print(f"note: {note}.")
             keep(updates, line, state)
             tick[0] = time.perf_counter()
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reward_design.experiments import alignment, plots, report, suites
+from reward_design.experiments.ranked_design import starved_note, unlearned_note
 from reward_design.experiments.results import Results, Row
 from reward_design.experiments.suites import Verdict
 
@@ -28,6 +29,10 @@ def show(results: Results) -> None:
         auxiliary = alignment.learned(reward)
         if auxiliary is not None:
             out.print(f"{task}: {alignment.of_unit(unit, auxiliary)}", markup=False, highlight=False, soft_wrap=True)
+        metrics = unit.record.get("losses", {})
+        for note in (starved_note(metrics), unlearned_note(metrics)):
+            if note is not None:
+                out.print(f"{task}, {reward}: {note}.", markup=False, highlight=False, soft_wrap=True)
     for (task, reward), unit in results.failed.items():
         out.print(f"[red]failed[/red] {escape(reward)} on {escape(task)}: {escape(unit.reason)}", highlight=False)
     if results.report:

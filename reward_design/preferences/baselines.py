@@ -8,7 +8,8 @@ from jaxtyping import Array
 from reward_design.combinators import weighted_sum
 from reward_design.constructors import pointwise
 from reward_design.core import Reward, Transition
-from reward_design.preferences.factors import Factor
+from reward_design.preferences.checks import finite
+from reward_design.preferences.factors import Factor, as_levels
 
 
 def factor_sum(
@@ -30,7 +31,8 @@ def factor_sum(
         A :class:`Reward` of kind ``POINTWISE`` with a term per factor.
 
     Raises:
-        ValueError: without factors, or for weights that do not name each of them.
+        ValueError: without factors, for weights that do not name each of them, or a ``base`` that is not above 0.
+        TypeError: for something that is no factor, as a level of equals is.
 
     Example:
         >>> from reward_design.envs import task
@@ -38,6 +40,12 @@ def factor_sum(
         >>> factor_sum(task_factors(task("pendulum"), ["tilt", "speed", "effort"])).settings["weights"]
         {'tilt': 100.0, 'speed': 10.0, 'effort': 1.0}
     """
+    if any(len(level) > 1 for level in as_levels(factors)) or not all(isinstance(f, Factor) for f in factors):
+        raise TypeError(
+            "factor_sum weighs factors one by one, got a level of equals; give its factors in a flat sequence."
+        )
+    if not finite("base", base) > 0:
+        raise ValueError(f"base must be above 0, got {base}.")
     names = [factor.name for factor in factors]
     if weights is None:
         weights = {name: float(base) ** (len(names) - 1 - rank) for rank, name in enumerate(names)}

@@ -10,9 +10,12 @@ from jaxtyping import Array, Bool, Float
 from reward_design._names import suggestion
 from reward_design.agents.settings import one_of
 from reward_design.core import Transition
+from reward_design.preferences.checks import number
 
 AGGREGATES = ("mean", "sum", "last", "max")
 UNITS = ("std", "absolute")
+PUBLISHED = {"progress": "forward_velocity", "alive": "healthy", "energy": "effort"}
+"""Names of HERON's rankings of robots, and of the factors of our tasks that they mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class Factor:
 
     Raises:
         ValueError: for settings out of range.
-        TypeError: if ``fn`` is no function.
+        TypeError: if ``fn`` is no function, ``name`` no text, or ``margin`` no number.
 
     Example:
         >>> from reward_design.preferences import Factor
@@ -47,12 +50,19 @@ class Factor:
     unit: str = "std"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"name of a factor must be a text, got {self.name!r}.")
+        if not self.name:
+            raise ValueError("name of a factor must not be empty; it is shown in metrics and errors.")
         if not callable(self.fn):
             raise TypeError(f"fn of factor {self.name!r} must be a function of a transition, got {self.fn!r}.")
         if self.sign not in (1, -1):
             raise ValueError(f"sign of factor {self.name!r} must be 1 or -1, got {self.sign}.")
-        if not self.margin >= 0:
+        margin = number(f"margin of factor {self.name!r}", self.margin)
+        if not margin >= 0:
             raise ValueError(f"margin of factor {self.name!r} must be at least 0, got {self.margin}.")
+        if margin == float("inf"):
+            raise ValueError(f"margin of factor {self.name!r} is infinite, so it would never decide; leave it out.")
         one_of(self, "aggregate", AGGREGATES)
         one_of(self, "unit", UNITS)
 
@@ -61,40 +71,62 @@ Level = Any
 """A :class:`Factor`, or a sequence of factors of equal importance."""
 
 
-def task_factors(
-    task: Any, names: Sequence[str] | None = None, *, margins: Sequence[float] | float | int = 0.1
-) -> tuple[Factor, ...]:
+def task_factors(task: Any, names: Sequence[str] | None = None, *, margins: Any = 0.1) -> tuple[Factor, ...]:
     """The factors of a task as a ranking.
 
     Args:
         task: a :class:`reward_design.envs.Task`.
-        names: the most important first; by default all, in the task's order.
+        names: the most important first; by default all, in the task's order. Where the task has no factor of that name,
+            ``progress``, ``alive`` and ``energy``, as HERON's rankings of robots say, stand for its
+            ``forward_velocity``, ``healthy`` and ``effort``; the factors and their metrics keep the names of the task.
         margins: in standard deviations, one for all or one each.
 
     Returns:
         Factors, which keep the task's signs.
 
     Raises:
-        ValueError: for a name that the task does not have, or another number of margins than names.
+        ValueError: for a name that the task does not have, one twice, none at all, or another number of margins than
+            names.
+        TypeError: for something that is no task, a text in place of a sequence of names, or a margin that is no number.
 
     Example:
         >>> from reward_design.envs import task
         >>> [f.sign for f in task_factors(task("pendulum"), ["tilt", "effort"], margins=[0.1, 0.5])]
         [-1, -1]
     """
+    if not hasattr(task, "factors"):
+        hint = repr(task) if isinstance(task, str) else "name"
+        raise TypeError(f"task_factors expects a task, got {type(task).__name__}; envs.task({hint}) makes one.")
     known: Mapping[str, Any] = task.factors
-    names = tuple(known) if names is None else tuple(names)
-    given = (margins,) * len(names) if isinstance(margins, (int, float)) else tuple(margins)
+    if isinstance(names, str):
+        raise TypeError(f"names must be a sequence of names, got the text {names!r}; write [{names!r}].")
+    asked = tuple(known) if names is None else tuple(names)
+    if not asked:
+        raise ValueError(f"a ranking needs at least one factor; task {task.name!r} has {', '.join(known) or 'none'}.")
+    names = tuple(_known_name(task, name) for name in asked)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a ranking names a factor once, got {list(asked)}.")
+    if isinstance(margins, str) or not isinstance(margins, Iterable) or not getattr(margins, "shape", (1,)):
+        given: tuple[Any, ...] = (margins,) * len(names)
+    else:
+        given = tuple(margins)
     if len(given) != len(names):
         raise ValueError(f"expected one margin for each of the {len(names)} factors {names}, got {len(given)}.")
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"task {task.name!r} has no factor {name!r}{suggestion(name, known)} It has {', '.join(known)}."
-            )
     return tuple(
-        Factor(name, known[name].fn, known[name].sign, margin=float(margin)) for name, margin in zip(names, given)
+        Factor(name, known[name].fn, known[name].sign, margin=number(f"margin of factor {name!r}", margin))
+        for name, margin in zip(names, given)
     )
+
+
+def _known_name(task: Any, name: Any) -> str:
+    """The name of a factor that the task has."""
+    found = name if name in task.factors else PUBLISHED.get(name, name)
+    if found not in task.factors:
+        raise ValueError(
+            f"task {task.name!r} has no factor {name!r}{suggestion(name, task.factors)} It has "
+            f"{', '.join(task.factors) or 'none'}."
+        )
+    return found
 
 
 def as_levels(levels: Sequence[Level] | Factor) -> tuple[tuple[Factor, ...], ...]:
@@ -107,6 +139,9 @@ def as_levels(levels: Sequence[Level] | Factor) -> tuple[tuple[Factor, ...], ...
     """
     if isinstance(levels, Factor):
         raise TypeError(f"a ranking is a sequence of levels, got one factor; write [{levels.name}] for a level alone.")
+    if isinstance(levels, str) or not isinstance(levels, Iterable):
+        got = repr(levels) if isinstance(levels, str) else type(levels).__name__
+        raise TypeError(f"a ranking is a sequence of preferences.Factor, as task_factors(task) gives, got {got}.")
     made: tuple[tuple[Any, ...], ...] = tuple(
         tuple(level) if isinstance(level, Iterable) else (level,) for level in levels
     )

@@ -12,12 +12,18 @@ from reward_design.agents.settings import at_least, one_of
 from reward_design.core import Learner, Params, Transition
 from reward_design.preferences import model as models
 from reward_design.preferences import questions, segments
+from reward_design.preferences.checks import finite, whole_number
 from reward_design.preferences.factors import quantities
 from reward_design.preferences.fitting import Batch, Fit, Report
 from reward_design.preferences.segments import Segments, Store
 from reward_design.preferences.teachers import Teacher
 
 SELECTIONS = ("uniform", "disagreement", "entropy")
+WHOLE = (
+    "segment_length", "capacity", "num_calibration", "refresh_every", "num_batches", "batch_segments",
+    "pretrain_rounds", "max_labels", "num_questions", "num_candidates", "held_out_every",
+)  # fmt: skip
+"""Settings that are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,14 @@ class Config:
     held_out_every: int = 10
 
     def __post_init__(self) -> None:
+        for name in WHOLE:
+            if name != "max_labels" or self.max_labels is not None:
+                whole_number(name, getattr(self, name))
+        for name in ("learning_rate", "weight_decay"):
+            finite(name, getattr(self, name))
+        at_least(self, 0, "weight_decay")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
         at_least(
             self, 1, "segment_length", "refresh_every", "num_batches", "pretrain_rounds", "num_questions",
             "num_candidates",

@@ -17,6 +17,7 @@ from reward_design.agents import networks
 from reward_design.constructors import pointwise
 from reward_design.core import Params, Reward, Transition
 from reward_design.ensembles import Reduce, reduced
+from reward_design.preferences.checks import finite, number, whole_number
 
 Inputs = Callable[[Transition], Float[Array, "*batch d"]]
 """What a reward model reads of a transition, for any leading axes."""
@@ -81,7 +82,8 @@ def bradley_terry(
 
     Raises:
         ValueError: if ``num_members`` is below 1, ``reduce`` is unknown, or ``gamma`` is outside [0, 1).
-        TypeError: at trace time, if ``inputs`` are not floating point ``[*batch, d]``.
+        TypeError: for numbers, inputs or a network of another sort; at trace time, if ``inputs`` are not floating point
+            ``[*batch, d]``.
 
     Example:
         >>> import jax, reward_design as rd
@@ -93,10 +95,16 @@ def bradley_terry(
 
     Source: see the module.
     """
-    if num_members < 1:
+    if (num_members := whole_number("num_members", num_members)) < 1:
         raise ValueError(f"num_members must be at least 1, got {num_members}.")
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got {reduce!r}.")
+    if inputs is not None and not callable(inputs):
+        raise TypeError(f"inputs must be a function of a transition, or None for all of it, got {inputs!r}.")
+    if network is not None and not (hasattr(network, "init") and hasattr(network, "apply")):
+        raise TypeError(f"network must be a flax module, got {network!r}.")
+    coefficient = finite("coefficient", coefficient)
+    gamma = None if gamma is None else number("gamma", gamma)
     if gamma is not None and not 0 <= gamma < 1:
         raise ValueError(f"gamma must be in [0, 1), or None if nothing follows the end of an episode, got {gamma}.")
     model = Model(inputs or flat_inputs, network or RewardNetwork(), num_members, reduce, gamma is not None)

@@ -5,10 +5,9 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,8 @@ import numpy as np
 from reward_design.core import Params, Reward
 from reward_design.preferences import clips as films
 from reward_design.preferences import questions
+from reward_design.preferences.answers import ANSWERS, AnswerFile, Given, Question, checked_words
+from reward_design.preferences.checks import whole_number
 from reward_design.preferences.clips import Clip
 from reward_design.preferences.fitting import Fit
 from reward_design.preferences.learning import Config
@@ -24,50 +25,26 @@ from reward_design.preferences.model import checked_inputs, model_of
 from reward_design.preferences.segments import Segments
 from reward_design.preferences.teachers import Answer
 
-ANSWERS = {"first": 1.0, "second": 0.0, "equal": 0.5, "skip": None}
-"""What a person can say, and the preference it stands for."""
 MAX_WORDS = 500
 """Characters that are kept of what is said about a clip."""
-
-
-class Question(NamedTuple):
-    """A pair of clips to compare.
-
-    Attributes:
-        number: of the question, from 0.
-        first: index of the clip on the left.
-        second: index of the clip on the right.
-    """
-
-    number: int
-    first: int
-    second: int
-
-
-@dataclass(frozen=True)
-class Given:
-    """An answer: clips ``first`` and ``second``, which is better, after how many seconds, and words about each clip."""
-
-    first: int
-    second: int
-    answer: str
-    seconds: float
-    words: tuple[str, str] = ("", "")
 
 
 class Questionnaire:
     """Random pairs of clips, asked one after the other; safe to use from several threads.
 
-    Every answer is appended to a file at once, and a questionnaire on the same clips goes on where it stopped.
+    Every answer is appended to a file at once, and a questionnaire on the same clips goes on where it stopped, after a
+    crash in mid-write as well: a torn last line is dropped.
 
     Args:
         clips: at least two.
         num_questions: different pairs to ask about, at most N (N - 1) / 2.
-        out: file of JSON lines; nothing is kept without it.
+        out: file of JSON lines, in a folder that is made if needed; nothing is kept without it.
         seed: of the pairs and of which clip is on the left.
 
     Raises:
-        ValueError: for too few clips or questions, or a file about other clips.
+        ValueError: for too few clips or questions, and a file that cannot be written to, is about other clips, or is
+            damaged before its last line.
+        TypeError: for a number of questions that is not whole.
 
     Example:
         >>> from reward_design.envs import task
@@ -82,7 +59,10 @@ class Questionnaire:
     def __init__(
         self, clips: Sequence[Clip], *, num_questions: int, out: str | Path | None = None, seed: int = 0
     ) -> None:
+        if len(clips) < 2:
+            raise ValueError(f"a comparison needs at least two clips, got {len(clips)}; record more of them.")
         pairs = len(clips) * (len(clips) - 1) // 2
+        num_questions = whole_number("num_questions", num_questions)
         if not 1 <= num_questions <= pairs:
             raise ValueError(
                 f"num_questions must be in [1, {pairs}], the pairs of {len(clips)} clips, got {num_questions}."
@@ -91,8 +71,10 @@ class Questionnaire:
         self.questions = _pairs(len(clips), num_questions, seed)
         self.done = threading.Event()
         self._lock, self._since = threading.Lock(), time.monotonic()
-        self._mark = _fingerprint(clips, self.questions)
-        self.given: list[Given] = self._kept()
+        self._file = None
+        if out is not None:
+            self._file = AnswerFile(out, _fingerprint(clips, self.questions), self.questions)
+        self.given: list[Given] = [] if self._file is None else self._file.found
         self._check_done()
 
     def question(self) -> Question | None:
@@ -110,48 +92,37 @@ class Questionnaire:
             words: about the first and the second clip; spaces and line ends become one space.
 
         Raises:
-            ValueError: for something else.
+            ValueError: for something else, or words that are not two texts.
+            TypeError: for a number that is not whole.
+            OSError: if it could not be written to the file; then it does not count.
         """
-        if answer not in ANSWERS:
+        if not isinstance(answer, str) or answer not in ANSWERS:
             raise ValueError(f"an answer must be one of {', '.join(ANSWERS)}, got {answer!r}.")
-        one, two = (" ".join(text.split())[:MAX_WORDS] for text in words)
+        number = whole_number("the number of a question", number)
+        one, two = (" ".join(text.split())[:MAX_WORDS] for text in checked_words(words))
         with self._lock:
             if number != len(self.given) or number >= len(self.questions):
                 return
             _, first, second = self.questions[number]
             now = time.monotonic()
-            self._append(Given(first, second, answer, round(now - self._since, 2), (one, two)))
-            self._since = now
+            given = [*self.given, Given(first, second, answer, round(now - self._since, 2), (one, two))]
+            if self._file is not None:
+                self._file.add(given)
+            self.given, self._since = given, now
             self._check_done()
 
     def take_back(self) -> None:
-        """Ask the last question again."""
+        """Ask the last question again.
+
+        Raises:
+            OSError: if the file could not be written; then the answer stays.
+        """
         with self._lock:
             if self.given:
-                self.given.pop()
-                self._rewrite()
+                if self._file is not None:
+                    self._file.rewrite(self.given[:-1])
+                self.given = self.given[:-1]
                 self.done.clear()
-
-    def _append(self, given: Given) -> None:
-        self.given.append(given)
-        if self.out is not None:
-            new = not self.out.exists()
-            with self.out.open("a") as file:
-                file.writelines([json.dumps({"clips": self._mark}) + "\n"] if new else [])
-                file.write(json.dumps(vars(given)) + "\n")
-
-    def _rewrite(self) -> None:
-        if self.out is not None:
-            lines = [{"clips": self._mark}, *(vars(given) for given in self.given)]
-            self.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    def _kept(self) -> list[Given]:
-        if self.out is None or not self.out.exists():
-            return []
-        head, *lines = [json.loads(line) for line in self.out.read_text().splitlines()] or [{}]
-        if head.get("clips") != self._mark:
-            raise ValueError(f"{self.out} holds answers about other clips or questions; give another file.")
-        return [Given(**{**line, "words": tuple(line.get("words", ("", "")))}) for line in lines]
 
     def _check_done(self) -> None:
         if len(self.given) == len(self.questions):
@@ -182,7 +153,7 @@ def learn_from_answers(
         NaN where all of those are ties).
 
     Raises:
-        ValueError: for fewer answers than ``2 * held_out_every``.
+        ValueError: for fewer answers than ``2 * held_out_every``, one about clips that are not there, or no round.
         TypeError: for a reward of another sort.
 
     Example:
@@ -201,6 +172,10 @@ def learn_from_answers(
         ['accuracy', 'loss']
     """
     config, model = config or Config(), model_of(reward)
+    num_rounds = whole_number("num_rounds", num_rounds)
+    if num_rounds < 1:
+        raise ValueError(f"num_rounds must be at least 1, got {num_rounds}; nothing is learned without a round.")
+    _check_given(given, len(clips))
     kept = [g for g in given if ANSWERS[g.answer] is not None]
     if len(kept) < 2 * config.held_out_every:
         raise ValueError(
@@ -238,6 +213,19 @@ def _fitted(
     held_out = questions.draw_asked(asked, keys[0], fit.config, held_out=True)
     report = fit.report(params, held_out, held_out)
     return params, {"accuracy": report.accuracy, "loss": report.loss}
+
+
+def _check_given(given: Sequence[Given], num_clips: int) -> None:
+    """Refuse what says nothing about these clips; an index out of range would be clipped in compiled code."""
+    for number, one in enumerate(given):
+        if not isinstance(one.answer, str) or one.answer not in ANSWERS:
+            raise ValueError(f"answer {number} must be one of {', '.join(ANSWERS)}, got {one.answer!r}.")
+        for clip in (one.first, one.second):
+            if not 0 <= whole_number(f"a clip of answer {number}", clip) < num_clips:
+                raise ValueError(
+                    f"answer {number} names clip {clip}, there are {num_clips} clips; give the clips that were "
+                    "compared, in the same order."
+                )
 
 
 def _pairs(num_clips: int, num_questions: int, seed: int) -> list[Question]:

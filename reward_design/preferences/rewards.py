@@ -6,6 +6,7 @@ from typing import Any
 
 from reward_design.core import Reward
 from reward_design.ensembles import Reduce
+from reward_design.preferences.checks import whole_number
 from reward_design.preferences.factors import Level
 from reward_design.preferences.learning import Config, preference_learner
 from reward_design.preferences.model import Inputs, bradley_terry, model_of
@@ -46,6 +47,7 @@ def preference_reward(
 
     Raises:
         ValueError: for settings that do not fit together.
+        TypeError: for something that is no teacher, config, network, number or function.
 
     Example:
         >>> from reward_design.preferences import preference_reward, synthetic_teacher
@@ -56,7 +58,15 @@ def preference_reward(
     Source: P. Christiano et al., "Deep Reinforcement Learning from Human Preferences", 2017, arXiv 1706.03741; K. Lee,
     L. Smith, P. Abbeel, "PEBBLE", 2021, arXiv 2106.05091 (relabelling: rewards are computed when they are used).
     """
-    config = config or Config()
+    if not isinstance(teacher, Teacher):
+        raise TypeError(
+            f"preference_reward expects a Teacher, got {teacher!r}; synthetic_teacher() and ranked_teacher(factors) "
+            "make one."
+        )
+    config = Config() if config is None else config
+    if not isinstance(config, Config):
+        raise TypeError(f"config must be a PreferenceConfig, got {config!r}.")
+    num_members = whole_number("num_members", num_members)
     if config.selection == "disagreement" and num_members < 2:
         raise ValueError(f"selection='disagreement' needs num_members of at least 2, got {num_members}.")
     reward = bradley_terry(
@@ -83,6 +93,10 @@ def heron(
     is preferred, otherwise the next factor decides, and so on. A Bradley-Terry model learns from these preferences
     while the agent trains, and what it says is what the agent is paid. Labels cost nothing, so every round draws fresh
     pairs.
+
+    Nothing is paid until the first ``num_calibration`` segments are complete: 128 of 32 steps by default, 4,096 steps
+    over all lanes, and fewer where episodes terminate. A shorter run trains on a reward of 0, with ``rounds`` 0 and NaN
+    in the other metrics; give it a ``config`` with fewer or shorter segments.
 
     Keeps the optimal policy: no; it is the ranking that says what is meant. A ranking cannot express a trade-off, and
     with margins its preferences can be cyclic (metric ``cycle_rate``).

@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from reward_design.preferences.answers import Given
 from reward_design.preferences.clips import animation
-from reward_design.preferences.person import Given, Questionnaire
+from reward_design.preferences.person import Questionnaire
 
 FILES = {"": "index.html", "page.js": "page.js", "page.css": "page.css"}
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css"}
@@ -146,10 +147,14 @@ class _Handler(BaseHTTPRequestHandler):
             if said["answer"] == "back":
                 questionnaire.take_back()
             else:
-                one, two = said.get("words", ("", "")) if self.server.page.words else ("", "")
-                questionnaire.give(int(said["number"]), said["answer"], (one, two))
-        except (ValueError, KeyError, TypeError, AttributeError):
+                words = said.get("words", ("", "")) if self.server.page.words else ("", "")
+                questionnaire.give(said["number"], said["answer"], words)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        except OSError as error:
+            explained = f"The answer was not kept, because its file could not be written ({error}); give it again."
+            self._send(explained.encode(), "text/plain; charset=utf-8", HTTPStatus.INTERNAL_SERVER_ERROR)
             return
         self._send_status()
 
@@ -184,8 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(self.server.page.clip(int(number)), "image/gif")
 
-    def _send(self, body: bytes, content_type: str) -> None:
-        self.send_response(HTTPStatus.OK)
+    def _send(self, body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
         headers = {"Content-Type": content_type, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
         headers |= {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         for name, value in headers.items():

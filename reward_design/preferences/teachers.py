@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from reward_design.core import Params
 from reward_design.preferences import factors as parts
+from reward_design.preferences.checks import number
 from reward_design.preferences.factors import Factor, Level
 from reward_design.preferences.ranking import decide
 
@@ -196,14 +197,15 @@ def synthetic_teacher(
 
 
 def _check_synthetic(rationality: Any, myopia: float, mistake: float, skip: float, equal: float) -> None:
-    if rationality is not None and not rationality > 0:
+    for name, given in (("myopia", myopia), ("mistake", mistake), ("skip", skip), ("equal", equal)):
+        number(name, given)
+    if rationality is not None and not number("rationality", rationality) > 0:
         raise ValueError(f"rationality must be above 0, or None for certain answers, got {rationality}.")
-    for name, number, low, high in (
-        ("mistake", mistake, 0, 1),
-        ("skip", skip, 0, 1),
-        ("equal", equal, 0, float("inf")),
-    ):
-        if not low <= number <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], got {number}.")
+    if not 0 <= mistake <= 1:
+        raise ValueError(f"mistake must be in [0, 1], got {mistake}.")
+    if not 0 <= skip < 1:
+        raise ValueError(f"skip must be in [0, 1), got {skip}; at 1 no pair at all would be answered.")
+    if not 0 <= equal < float("inf"):
+        raise ValueError(f"equal must be at least 0 and finite, got {equal}.")
     if not 0 < myopia <= 1:
         raise ValueError(f"myopia must be in (0, 1], got {myopia}.")

@@ -1,5 +1,6 @@
 """The same questions inside a notebook."""
 
+from html import escape
 from typing import Any
 
 from reward_design._optional import require
@@ -14,7 +15,7 @@ def preference_widget(questionnaire: Questionnaire, *, title: str = "Which is be
 
     Args:
         questionnaire: what is asked.
-        title: the question, in words.
+        title: the question, in words; shown as it is.
         fps: of the clips.
 
     Returns:
@@ -32,7 +33,9 @@ def preference_widget(questionnaire: Questionnaire, *, title: str = "Which is be
     def show() -> None:
         question = questionnaire.question()
         done, total = len(questionnaire.given), len(questionnaire.questions)
-        heading.value = f"<b>{title}</b> {done} of {total}" if question else f"<b>All {total} questions answered.</b>"
+        heading.value = (
+            f"<b>{escape(title)}</b> {done} of {total}" if question else f"<b>All {total} questions answered.</b>"
+        )
         for image, index in zip(images, question[1:] if question else ()):
             image.value = animation(questionnaire.clips[index].frames, fps=fps)
         for answer, button in buttons.items():

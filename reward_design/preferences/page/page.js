@@ -6,6 +6,7 @@ const boxes = ["first", "second"].map((side) => part(`words-${side}`));
 let shown = null;
 let busy = true;
 let plays = 0;
+const gone = part("trouble").textContent;
 
 function play() {
   plays += 1;
@@ -37,8 +38,10 @@ function show(state) {
 
 async function ask(path, options) {
   busy = true;
+  part("trouble").textContent = gone;
   try {
     const reply = await fetch(path, options);
+    if (reply.status === 500) part("trouble").textContent = await reply.text();
     if (!reply.ok) throw new Error(reply.statusText);
     show(await reply.json());
     part("trouble").hidden = true;
