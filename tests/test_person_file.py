@@ -1,5 +1,8 @@
 """The file of a person's answers: what survives a crash, what is refused, and what counts as answered."""
 
+# Wrong arguments are what is tested here.
+# pyright: reportArgumentType=false
+
 import contextlib
 import http.client
 import json

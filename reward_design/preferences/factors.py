@@ -118,9 +118,9 @@ def task_factors(task: Any, names: Sequence[str] | None = None, *, margins: Any 
     )
 
 
-def _known_name(task: Any, name: Any) -> str:
+def _known_name(task: Any, name: str) -> str:
     """The name of a factor that the task has."""
-    found = name if name in task.factors else PUBLISHED.get(name, name)
+    found: str = name if name in task.factors else PUBLISHED.get(name, name)
     if found not in task.factors:
         raise ValueError(
             f"task {task.name!r} has no factor {name!r}{suggestion(name, task.factors)} It has "
