@@ -46,7 +46,7 @@ def test_settings_of_other_methods(untyped):
         rrd(max_length=5, num_steps=1, unbiased=True)
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         rudder(max_length=5, width=0)
-    with pytest.raises(ValueError, match="prediction must be a finite number of at least 0, got -1"):
+    with pytest.raises(ValueError, match="prediction must be finite and at least 0, got -1"):
         rudder(max_length=5, prediction=-1)
     with pytest.raises(ValueError, match="min_episodes must be at most capacity = 256, got 500"):
         Fit(min_episodes=500)

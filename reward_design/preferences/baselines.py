@@ -5,10 +5,10 @@ from typing import Any
 
 from jaxtyping import Array
 
+from reward_design._arguments import finite
 from reward_design.combinators import weighted_sum
 from reward_design.constructors import pointwise
 from reward_design.core import Reward, Transition
-from reward_design.preferences.checks import finite
 from reward_design.preferences.factors import Factor, as_levels
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from reward_design._arguments import number
 from reward_design._names import suggestion
 from reward_design.agents.settings import one_of
 from reward_design.core import Transition
-from reward_design.preferences.checks import number
 
 AGGREGATES = ("mean", "sum", "last", "max")
 UNITS = ("std", "absolute")

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from reward_design._arguments import finite, whole_number
 from reward_design.agents.settings import at_least, one_of
 from reward_design.core import Learner, Params, Transition
 from reward_design.preferences import model as models
 from reward_design.preferences import questions, segments
-from reward_design.preferences.checks import finite, whole_number
 from reward_design.preferences.factors import quantities
 from reward_design.preferences.fitting import Batch, Fit, Report
 from reward_design.preferences.segments import Segments, Store

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from reward_design._arguments import finite, number, whole_number
 from reward_design.agents import networks
 from reward_design.constructors import pointwise
 from reward_design.core import Params, Reward, Transition
 from reward_design.ensembles import Reduce, reduced
-from reward_design.preferences.checks import finite, number, whole_number
 
 Inputs = Callable[[Transition], Float[Array, "*batch d"]]
 """What a reward model reads of a transition, for any leading axes."""

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reward_design._arguments import whole_number
 from reward_design.core import Params, Reward
 from reward_design.preferences import clips as films
 from reward_design.preferences import questions
 from reward_design.preferences.answers import ANSWERS, AnswerFile, Given, Question, checked_words
-from reward_design.preferences.checks import whole_number
 from reward_design.preferences.clips import Clip
 from reward_design.preferences.fitting import Fit
 from reward_design.preferences.learning import Config

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from reward_design._arguments import whole_number
 from reward_design.core import Reward
 from reward_design.ensembles import Reduce
-from reward_design.preferences.checks import whole_number
 from reward_design.preferences.factors import Level
 from reward_design.preferences.learning import Config, preference_learner
 from reward_design.preferences.model import Inputs, bradley_terry, model_of

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from reward_design.preferences.checks import whole_number
+from reward_design._arguments import whole_number
 from reward_design.preferences.model import preference_loss
 
 

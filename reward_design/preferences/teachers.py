@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from reward_design._arguments import number
 from reward_design.core import Params
 from reward_design.preferences import factors as parts
-from reward_design.preferences.checks import number
 from reward_design.preferences.factors import Factor, Level
 from reward_design.preferences.ranking import decide
 

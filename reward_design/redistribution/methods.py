@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from reward_design._arguments import finite, whole_number, widths
 from reward_design.core import Reward
 from reward_design.redistribution import estimators, losses
-from reward_design.redistribution.arguments import number, whole, widths
 from reward_design.redistribution.estimators import Estimator
 from reward_design.redistribution.features import Features
 from reward_design.redistribution.grounding import Grounding
@@ -187,9 +187,9 @@ def rrd(
     Source: Ren, Guo, Zhou and Peng, "Learning Long-Term Reward Redistribution via Randomized Return Decomposition",
     2021, arXiv:2111.13485.
     """
-    whole(num_steps, "num_steps", least=2 if unbiased else 1)
+    whole_number("num_steps", num_steps, least=2 if unbiased else 1)
     return redistributed(
-        "rrd", estimators.mlp(widths(hidden, "hidden")), losses.randomised(num_steps, unbiased=unbiased),
+        "rrd", estimators.mlp(widths("hidden", hidden)), losses.randomised(num_steps, unbiased=unbiased),
         max_length=max_length, features=features, fit=fit, correction=correction,
         discount_compensation=discount_compensation,
     )  # fmt: skip
@@ -232,8 +232,8 @@ def rudder(
     Source: Arjona-Medina, Gillhofer, Widrich, Unterthiner, Brandstetter and Hochreiter, "RUDDER: Return Decomposition
     for Delayed Rewards", 2018, arXiv:1806.07857.
     """
-    whole(width, "width")
-    number(prediction, "prediction", least=0)
+    whole_number("width", width, least=1)
+    finite("prediction", prediction, least=0)
     return redistributed(
         "rudder", estimators.recurrent("lstm", width=width, difference=True),
         losses.squared_error(per_step=False, prediction=prediction), max_length=max_length, features=features, fit=fit,
@@ -244,8 +244,8 @@ def rudder(
 def _estimator(model: str, hidden: Sequence[int], difference: bool, max_length: int) -> Estimator:
     if model not in MODELS:
         raise ValueError(f"model must be 'mlp', 'gru', 'lstm' or 'transformer', got {model!r}.")
-    whole(max_length, "max_length")
-    hidden = widths(hidden, "hidden", least=0 if model == "mlp" else 1)
+    whole_number("max_length", max_length, least=1)
+    hidden = widths("hidden", hidden, least=0 if model == "mlp" else 1)
     if model == "mlp":
         if difference:
             raise ValueError("difference needs a model with memory ('gru', 'lstm' or 'transformer'), got 'mlp'.")

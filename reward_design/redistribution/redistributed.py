@@ -5,13 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from reward_design._arguments import finite, whole_number
 from reward_design.agents.settings import check_floats
 from reward_design.combinators import joined, part_state
 from reward_design.constructors import checked_gamma, from_step, pointwise
 from reward_design.core import ApplyFn, Kind, Output, Params, Reward, State, Transition
 from reward_design.learners import within
 from reward_design.redistribution import grounding, learning
-from reward_design.redistribution.arguments import number, whole
 from reward_design.redistribution.estimators import Estimator
 from reward_design.redistribution.features import Features, flat_features
 from reward_design.redistribution.learning import Fit
@@ -62,9 +62,9 @@ def redistributed(
     check_correction(correction)
     if mode not in MODES:
         raise ValueError(f"mode must be 'penalty' or 'bonus', got {mode!r}.")
-    whole(max_length, "max_length")
-    number(alpha, "alpha")
-    number(beta, "beta")
+    whole_number("max_length", max_length, least=1)
+    finite("alpha", alpha)
+    finite("beta", beta)
     if not isinstance(fit, Fit | None):
         raise TypeError(f"fit must be a Fit or None, got {fit!r}; write Fit(batch_size=16).")
     if not (features is None or callable(features)):
