@@ -48,7 +48,7 @@ def number(name: str, value: Any) -> float:
     raise TypeError(f"{name} must be a number, got {value!r}.")
 
 
-def finite(name: str, value: Any, *, least: float | None = None) -> float:
+def finite(name: str, value: Any, *, least: float | int | None = None) -> float:
     """:func:`number` that is neither NaN nor infinite.
 
     Raises:
@@ -75,5 +75,5 @@ def widths(name: str, value: Any, *, least: int = 0) -> tuple[int, ...]:
     return tuple(whole_number(f"each width of {name}", width, least=1) for width in value)
 
 
-def _least(least: float | None, before: str = " of") -> str:
+def _least(least: float | int | None, before: str = " of") -> str:
     return "" if least is None else f"{before} at least {least:g}"

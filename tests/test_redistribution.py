@@ -372,7 +372,7 @@ def test_a_transformer_refuses_to_guess_beyond_its_length():
         (lambda: spa(max_length=5, model="lstmm"), "model must be 'mlp', 'gru', 'lstm' or 'transformer', got 'lstmm'"),
         (lambda: spa(max_length=5, difference=True), "difference needs a model with memory"),
         (lambda: spa(max_length=5, mode="fine"), "mode must be 'penalty' or 'bonus', got 'fine'"),
-        (lambda: spa(max_length=5, valid="changed"), "grounding must be 'change', 'mask', a function or None"),
+        (lambda: spa(max_length=5, valid="changed"), "valid must be 'change', 'mask', a function or None"),
         (lambda: rrd(max_length=5, num_steps=1, unbiased=True), "num_steps must be at least 2, got 1"),
         (lambda: dataclasses.replace(rd.environment_reward(), kind=rd.Kind.TRAJECTORY), "have no step"),
     ],
