@@ -88,7 +88,8 @@ def test_an_interrupt_that_is_lost_again_and_again_gets_through():
     assert references[0]() is None
 
 
-def test_a_command_ends_although_the_interrupt_met_the_garbage_collector(tmp_path, capfd):
+def test_a_command_ends_although_the_interrupt_met_the_garbage_collector(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("reward_design.agents.use_all_cores", lambda: 1)  # JAX has started
     sent, handler = [], signal.getsignal(signal.SIGTERM)
 
     def send():
