@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jax.core import Tracer
 
+from reward_design._arguments import whole_number, widths
 from reward_design._names import suggestion
 
 
@@ -72,9 +72,11 @@ def check_types(config: Any) -> None:
         elif field.type is bool and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{field.name} must be True or False, got {value!r}.")
         elif field.type is int or (field.type == int | None and value is not None):
-            object.__setattr__(config, field.name, _whole(field.name, value))
+            object.__setattr__(config, field.name, whole_number(field.name, value))
         elif field.type == tuple[int, ...]:
-            _check_widths(field.name, value)
+            if not isinstance(value, tuple):  # it is static, so it has to be hashable
+                raise TypeError(f"{field.name} must be a tuple of widths, such as (64, 64) or (64,), got {value!r}.")
+            widths(field.name, value)
 
 
 def check_floats(config: Any) -> None:
@@ -97,21 +99,6 @@ def _check_float(name: str, value: Any) -> None:
     interval = RANGES.get(name, Interval())
     if value is not None and not interval.holds(value):
         raise ValueError(f"{name} must be {interval}, got {value}.")
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        hint = f"; write {int(value):_}" if isinstance(value, float) and value.is_integer() else ""
-        raise TypeError(f"{name} must be a whole number, got {value!r}{hint}.")
-    return int(value)
-
-
-def _check_widths(name: str, value: Any) -> None:
-    whole = isinstance(value, tuple) and all(isinstance(x, numbers.Integral) for x in value)
-    if not whole:
-        raise TypeError(f"{name} must be a tuple of whole numbers, such as (64, 64) or (64,), got {value!r}.")
-    if any(x < 1 for x in value):
-        raise ValueError(f"{name} must have widths of at least 1, got {value}.")
 
 
 class Run:

@@ -68,18 +68,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
-def check_discount(value: Any) -> None:
-    """Refuse what is no discount.
-
-    Raises:
-        TypeError: if it is not a number.
-        ValueError: if it is outside of [0, 1].
-    """
-    check_kind(is_number(value), "gamma", "a number in [0, 1]", value)
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"gamma must be in [0, 1], got {value}.")
-
-
 def check_limit(value: Any) -> None:
     """Refuse what is no time limit.
 

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from reward_design._names import suggestion
 from reward_design._optional import unloadable
 from reward_design.combinators import environment_reward
+from reward_design.constructors import checked_gamma
 from reward_design.core import Reward, Transition
 from reward_design.envs import checks
 from reward_design.envs.base import Factor, MissingPotentialError, Task, example_transition
@@ -168,7 +169,7 @@ def task_from_gymnasium(
         "the name under which gymnasium.register knows an environment, such as 'CartPole-v1'",
         env_id,
     )
-    checks.check_discount(gamma)
+    checked_gamma(gamma)
     checks.check_limit(horizon)
     info = {} if info is None else info
     checks.check_info(info)

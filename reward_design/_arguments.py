@@ -23,7 +23,8 @@ def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
     except TypeError:
         found = None
     if found is None:
-        raise TypeError(f"{name} must be a whole number{_least(least)}, got {value!r}.")
+        hint = f"; write {int(value):_}" if isinstance(value, float) and value.is_integer() else ""
+        raise TypeError(f"{name} must be a whole number{_least(least)}, got {value!r}{hint}.")
     if least is not None and found < least:
         raise ValueError(f"{name} must be{_least(least, '')}, got {value}.")
     return found
@@ -73,6 +74,21 @@ def widths(name: str, value: Any, *, least: int = 0) -> tuple[int, ...]:
     if len(value) < least:
         raise ValueError(f"{name} must have at least {least} width, got {value!r}.")
     return tuple(whole_number(f"each width of {name}", width, least=1) for width in value)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that a generator of random numbers, of NumPy or JAX, would not take.
+
+    Raises:
+        ValueError: with the range.
+
+    Example:
+        >>> check_seed(-1)
+        Traceback (most recent call last):
+        ValueError: seed must be a whole number from 0 to 4294967295, got -1.
+    """
+    if not 0 <= seed < 2**32 or seed != int(seed):
+        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}.")
 
 
 def _least(least: float | int | None, before: str = " of") -> str:

@@ -46,9 +46,9 @@ def test_a_number_outside_of_its_range_is_named(config, name):
         ({"total_timesteps": "2048"}, "total_timesteps must be a whole number, got '2048'."),
         ({"num_envs": 2.5}, "num_envs must be a whole number, got 2.5."),
         ({"num_epochs": True}, "num_epochs must be a whole number, got True."),
-        ({"hidden": [8]}, r"hidden must be a tuple of whole numbers, such as \(64, 64\) or \(64,\), got \[8\]."),
-        ({"hidden": 8}, "hidden must be a tuple of whole numbers"),
-        ({"hidden": (8.5,)}, "hidden must be a tuple of whole numbers"),
+        ({"hidden": [8]}, r"hidden must be a tuple of widths, such as \(64, 64\) or \(64,\), got \[8\]."),
+        ({"hidden": 8}, "hidden must be a tuple of widths"),
+        ({"hidden": (8.5,)}, "each width of hidden must be a whole number of at least 1, got 8.5"),
         ({"normalise_obs": "no"}, "normalise_obs must be True or False, got 'no'."),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_setting_of_another_type_is_named(settings, words):
 
 
 def test_widths_and_periods():
-    with pytest.raises(ValueError, match=r"hidden must have widths of at least 1, got \(0,\)."):
+    with pytest.raises(ValueError, match="each width of hidden must be at least 1, got 0"):
         ppo.Config(hidden=(0,))
     with pytest.raises(TypeError, match="target_period must be a whole number, got 1"):
         dqn.Config(target_period=1.5)  # type: ignore[arg-type]

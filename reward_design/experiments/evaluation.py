@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from reward_design import envs
-from reward_design._seeds import check_seed
+from reward_design._arguments import check_seed
 from reward_design.agents import base
 from reward_design.agents.collector import Collector
 from reward_design.agents.host import MAX_STEPS

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from reward_design import envs
-from reward_design._seeds import check_seed
+from reward_design._arguments import check_seed
 from reward_design.agents.host import MAX_STEPS
 from reward_design.agents.policies import Planner, Policy
 from reward_design.agents.policy_files import is_policy, load_policy

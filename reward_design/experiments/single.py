@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from reward_design import envs
-from reward_design._seeds import check_seed
+from reward_design._arguments import check_seed
 from reward_design.agents import agent as find_agent
 from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
