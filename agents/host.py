@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from reward_design.agents import base
+from reward_design.agents import base, scoring
 from reward_design.agents.collector import Collector
 from reward_design.core import Reward
 from reward_design.envs.base import Task
@@ -90,7 +90,7 @@ def train_host(
         history.append({**metrics, "faults": np.float32(collector.faults)})
         if on_update is not None:
             on_update(update + 1, jax.device_get(history[-1]), state)
-    base.raise_on_fault(state.fault, env, reward)
+    scoring.raise_on_fault(state.fault, env, reward)
     history = jax.device_get(history)
     metrics = {name: np.stack([row[name] for row in history]) for name in history[0]} if history else {}
     return base.TrainResult(state, metrics)

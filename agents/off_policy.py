@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from reward_design.agents import base, networks, priorities, replay, rollout
+from reward_design.agents import base, networks, priorities, replay, rollout, scoring
 from reward_design.agents.inputs import Inputs
 from reward_design.agents.settings import Run, at_least
 from reward_design.core import Output, Reward, State, Transition, select_lanes
@@ -93,7 +93,7 @@ class TrainState(NamedTuple):
     key: Any
     num_updates: Any
     num_gradient_steps: Any
-    fault: base.Fault
+    fault: scoring.Fault
     learner_state: Any = ()
 
 
@@ -147,7 +147,7 @@ def init(
     """State at the start of a run."""
     require_online(reward, f"{rule_name}, which computes rewards when it samples them,")
     key, reward_key, env_key = jax.random.split(key, 3)
-    example = base.reward_example(env, config.num_envs)
+    example = scoring.reward_example(env, config.num_envs)
     own_params, reward_state = reward.init(reward_key, example)
     reward_params = own_params if reward_params is None else reward_params
     steps = max(config.capacity_steps, config.num_steps, config.n_step)
@@ -157,14 +157,14 @@ def init(
         moments=networks.initial_moments(inputs.num_features),
         reward_params=reward_params,
         reward_state=reward_state,
-        lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)),
+        lanes=rollout.reset_lanes(env, env_key, config.num_envs, scoring.term_names(env, reward)),
         replay=replay.empty(example_transition(env, config.num_envs), reward_state.episode, steps),
         priorities=priorities.empty(steps * config.num_envs) if config.prioritised else (),
         key=key,
         num_updates=jnp.int32(0),
         num_gradient_steps=learner.num_steps,
-        fault=base.no_fault(),
-        learner_state=base.learner_state(reward, reward_key, reward_params, example),
+        fault=scoring.no_fault(),
+        learner_state=scoring.learner_state(reward, reward_key, reward_params, example),
     )
 
 
@@ -176,12 +176,12 @@ def improve(
     keys = jax.random.split(next_key, config.num_steps)
     policy = partial(rule.act, config, env, state)
     trajectory = rollout.with_next_action(trajectory, jax.vmap(policy)(trajectory.next_obs, keys))
-    reward_params, learner_state, taught = base.learned_reward(
+    reward_params, learner_state, taught = scoring.learned_reward(
         reward, state.reward_params, state.learner_state, trajectory, next_key
     )
     output, reward_state, episode = collected(reward, reward_params, state.reward_state, trajectory)
     lanes, metrics = rollout.episode_metrics(env, state.lanes, trajectory, output)
-    fault = base.find_fault(state.fault, output, state.num_updates * config.num_steps)
+    fault = scoring.find_fault(state.fault, output, state.num_updates * config.num_steps)
 
     ranked = _new_priorities(state, trajectory) if config.prioritised else ()
     state_now = state._replace(
@@ -195,7 +195,7 @@ def improve(
         priorities=ranked, key=key, num_updates=state.num_updates + 1, fault=fault,
     )  # fmt: skip
     env_steps = (new.num_updates * config.steps_per_update).astype(jnp.float32)
-    new = base.stop_on_fault(new, state, aside=("replay", "priorities", "learner_state"))
+    new = scoring.stop_on_fault(new, state, aside=("replay", "priorities", "learner_state"))
     return new, {**metrics, **losses, **taught, "env_steps": env_steps}
 
 
@@ -274,7 +274,7 @@ def _learn_if_started(rule: Rule, config: Any, env: Env, reward: Reward, state: 
 
 def _learn(
     rule: Rule, config: Any, env: Env, reward: Reward, state: TrainState, learner: Learner, key: Any
-) -> tuple[Learner, Any, base.Fault, dict[str, Array]]:
+) -> tuple[Learner, Any, scoring.Fault, dict[str, Array]]:
     draw_key, noise_key = jax.random.split(key)
     shape = (config.num_gradient_steps, config.batch_size)
     uniform = partial(replay.draw, state.replay)
@@ -305,9 +305,9 @@ def _learn(
     return learner, ranked, fault, jax.tree.map(jnp.nanmean, metrics)  # NaN: that part took no step
 
 
-def _sampled_fault(fault: base.Fault, output: Output, window: replay.Window, state: TrainState, config: Any) -> Any:
+def _sampled_fault(fault: scoring.Fault, output: Output, window: replay.Window, state: TrainState, config: Any) -> Any:
     """The fault of a row that was finite when it was collected and is not now; its step is that of now."""
-    found = base.find_fault(fault, output, state.num_updates * config.num_steps)
+    found = scoring.find_fault(fault, output, state.num_updates * config.num_steps)
     new = (found.step >= 0) & (fault.step < 0)
     step = jnp.where(new, state.num_updates * config.num_steps, found.step)
     return found._replace(step=step, lane=jnp.where(new, window.lane[found.lane], found.lane))

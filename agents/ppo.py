@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from reward_design.agents import base, host, networks, rollout
+from reward_design.agents import base, host, networks, rollout, scoring
 from reward_design.agents.action_spaces import discrete_or_box
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.collector import HostPolicy, RecurrentPolicy
@@ -122,7 +122,7 @@ class TrainState(NamedTuple):
     carry: Any
     key: Any
     num_updates: Any
-    fault: base.Fault
+    fault: scoring.Fault
     learner_state: Any = ()
 
 
@@ -136,7 +136,7 @@ def init(
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
     network = _network(config, env)
     params, moments = network.init(policy_key)
-    example = base.reward_example(env, config.num_envs)
+    example = scoring.reward_example(env, config.num_envs)
     own_params, reward_state = reward.init(reward_key, example)
     reward_params = own_params if reward_params is None else reward_params
     return TrainState(
@@ -146,12 +146,12 @@ def init(
         reward_params=reward_params,
         reward_state=reward_state,
         reward_scale=NORMALISER.init(key, example)[1] if config.normalise_reward else (),
-        lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)),
+        lanes=rollout.reset_lanes(env, env_key, config.num_envs, scoring.term_names(env, reward)),
         carry=() if isinstance(env, HostEnv) else network.initial_carry(config.num_envs),
         key=key,
         num_updates=jnp.int32(0),
-        fault=base.no_fault(),
-        learner_state=base.learner_state(reward, reward_key, reward_params, example),
+        fault=scoring.no_fault(),
+        learner_state=scoring.learner_state(reward, reward_key, reward_params, example),
     )
 
 
@@ -191,7 +191,7 @@ def improve(
     carry = z if config.recurrent else ()
     next_action, _ = network.act(state.params, state.moments, trajectory.next_obs, next_noise, carry)
     trajectory = rollout.with_next_action(trajectory, next_action)
-    reward_params, learner_state, taught = base.learned_reward(
+    reward_params, learner_state, taught = scoring.learned_reward(
         reward, state.reward_params, state.learner_state, trajectory, next_key
     )
     output, reward_state = reward.unroll(reward_params, state.reward_state, trajectory)
@@ -203,13 +203,13 @@ def improve(
         config, network, state.params, state.opt_state, state.num_updates, rows, shuffle_key
     )
     moments = network.update_moments(state.moments, trajectory.obs, trajectory.mask)
-    fault = base.find_fault(state.fault, output, state.num_updates * config.num_steps)
+    fault = scoring.find_fault(state.fault, output, state.num_updates * config.num_steps)
     new = TrainState(
         params, opt_state, moments, reward_params, reward_state, reward_scale, lanes, state.carry, key,
         state.num_updates + 1, fault, learner_state,
     )  # fmt: skip
     env_steps = ((state.num_updates + 1) * config.steps_per_update).astype(jnp.float32)
-    new = base.stop_on_fault(new, state, aside=("learner_state",))
+    new = scoring.stop_on_fault(new, state, aside=("learner_state",))
     return new, {**metrics, **losses, **taught, "entropy": entropy, "env_steps": env_steps}
 
 

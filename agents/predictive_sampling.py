@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
-from reward_design.agents import base
+from reward_design.agents import scoring
 from reward_design.agents.policies import Planner
 from reward_design.agents.settings import at_least, one_of
 from reward_design.combinators import environment_reward, freeze_running
@@ -118,7 +118,7 @@ class PredictiveSampling(Planner):
             )
         self.task, self.reward, self.config = task, freeze_running(reward), config or Config()
         self._rollouts = MujocoRollouts(task.env, self.config.num_samples)
-        self._example = base.reward_example(task.env, self.config.num_samples)
+        self._example = scoring.reward_example(task.env, self.config.num_samples)
         own, self._fresh = reward.init(jax.random.key(0), self._example)
         self._params = own if params is None else params
         self._remembers = bool(jax.tree.leaves(self._fresh.episode))

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int
 
-from reward_design.agents import base, rollout
+from reward_design.agents import base, rollout, scoring
 from reward_design.agents.settings import Run
 from reward_design.core import Output, Reward, State, Transition, select_lanes
 from reward_design.describe import require_online
@@ -64,7 +64,7 @@ class TrainState(NamedTuple):
     lanes: rollout.Lanes
     key: Any
     num_updates: Any
-    fault: base.Fault
+    fault: scoring.Fault
 
 
 def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_params: Any = None) -> TrainState:
@@ -72,15 +72,15 @@ def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_pa
     require_online(reward, "q_learning, which learns on every step,")
     num_states, num_actions = _discrete(env)
     key, reward_key, env_key = jax.random.split(key, 3)
-    own_params, reward_state = reward.init(reward_key, base.reward_example(env, config.num_envs))
+    own_params, reward_state = reward.init(reward_key, scoring.reward_example(env, config.num_envs))
     return TrainState(
         params={"q": jnp.full((num_states, num_actions), config.initial_q, jnp.result_type(float))},
         reward_params=own_params if reward_params is None else reward_params,
         reward_state=reward_state,
-        lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)),
+        lanes=rollout.reset_lanes(env, env_key, config.num_envs, scoring.term_names(env, reward)),
         key=key,
         num_updates=jnp.int32(0),
-        fault=base.no_fault(),
+        fault=scoring.no_fault(),
     )
 
 
@@ -120,13 +120,13 @@ def update(
     q, reward_state, obs, env_state = carry
     lanes = state.lanes._replace(obs=obs, env_state=env_state)
     lanes, metrics = rollout.episode_metrics(env, lanes, trajectory, output)
-    fault = base.find_fault(state.fault, output, first)
+    fault = scoring.find_fault(state.fault, output, first)
     count = state.num_updates + 1
     new = TrainState({"q": q}, state.reward_params, reward_state, lanes, key, count, fault)
     own = {"td_error": errors.mean(), "epsilon": _schedules(config, times[-1])[1]}
     metrics |= {name: jnp.asarray(value, jnp.float32) for name, value in own.items()}
     env_steps = (count * config.steps_per_update).astype(jnp.float32)
-    return base.stop_on_fault(new, state), {**metrics, "env_steps": env_steps}
+    return scoring.stop_on_fault(new, state), {**metrics, "env_steps": env_steps}
 
 
 def act(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from reward_design.agents import base, networks, rollout
+from reward_design.agents import base, networks, rollout, scoring
 from reward_design.agents.action_spaces import discrete_or_box
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.settings import Run, one_of
@@ -73,7 +73,7 @@ class TrainState(NamedTuple):
     means: Any
     key: Any
     num_updates: Any
-    fault: base.Fault
+    fault: scoring.Fault
     learner_state: Any = ()
 
 
@@ -86,7 +86,7 @@ def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_pa
         )
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
     params, moments = _network(config, env).init(policy_key)
-    example = base.reward_example(env, config.num_envs)
+    example = scoring.reward_example(env, config.num_envs)
     own_params, reward_state = reward.init(reward_key, example)
     reward_params = own_params if reward_params is None else reward_params
     return TrainState(
@@ -95,11 +95,11 @@ def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_pa
         moments=moments,
         reward_params=reward_params,
         reward_state=reward_state,
-        means=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward)).means,
+        means=rollout.reset_lanes(env, env_key, config.num_envs, scoring.term_names(env, reward)).means,
         key=key,
         num_updates=jnp.int32(0),
-        fault=base.no_fault(),
-        learner_state=base.learner_state(reward, reward_key, reward_params, example),
+        fault=scoring.no_fault(),
+        learner_state=scoring.learner_state(reward, reward_key, reward_params, example),
     )
 
 
@@ -109,7 +109,7 @@ def update(
     """One iteration: fresh episodes in every lane, then one gradient step on those that ended."""
     key, reset_key, env_key, noise_key, next_key = jax.random.split(state.key, 5)
     network = _network(config, env)
-    lanes = rollout.reset_lanes(env, reset_key, config.num_envs, base.term_names(env, reward))
+    lanes = rollout.reset_lanes(env, reset_key, config.num_envs, scoring.term_names(env, reward))
     noise = action_noise(env.action_space, noise_key, (config.horizon, config.num_envs))
     policy = partial(network.act, state.params, state.moments)
     lanes, trajectory, extras = rollout.collect(env, policy, lanes, env_key, noise, config.horizon)
@@ -117,7 +117,7 @@ def update(
     trajectory = trajectory._replace(mask=rollout.before_last(trajectory.done))
     next_noise = action_noise(env.action_space, next_key, trajectory.mask.shape)
     trajectory = rollout.with_next_action(trajectory, policy(trajectory.next_obs, next_noise)[0])
-    reward_params, learner_state, taught = base.learned_reward(
+    reward_params, learner_state, taught = scoring.learned_reward(
         reward, state.reward_params, state.learner_state, trajectory, next_key
     )
     output, reward_state = reward.unroll(reward_params, state.reward_state, trajectory)
@@ -131,13 +131,13 @@ def update(
     params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
     moments = network.update_moments(state.moments, trajectory.obs, trajectory.mask)
 
-    fault = base.find_fault(state.fault, output, state.num_updates * config.horizon)
+    fault = scoring.find_fault(state.fault, output, state.num_updates * config.horizon)
     new = TrainState(
         params, opt_state, moments, reward_params, reward_state, lanes.means, key, state.num_updates + 1, fault,
         learner_state,
     )  # fmt: skip
     env_steps = (state.num_updates + 1) * config.steps_per_update
-    new = base.stop_on_fault(new, state, aside=("learner_state",))
+    new = scoring.stop_on_fault(new, state, aside=("learner_state",))
     return new, {**metrics, **losses, **taught, "env_steps": env_steps.astype(jnp.float32)}
 
 

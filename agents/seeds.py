@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from reward_design._cores import num_cores
-from reward_design.agents import base
+from reward_design.agents import base, scoring
 from reward_design.core import Reward
 from reward_design.envs.base import FunctionalEnv, Task
 
@@ -78,13 +78,15 @@ def train_seeds(
         state = jax.device_put(jax.tree.map(lambda x: x[padded], state), NamedSharding(mesh, P("seeds")))
     chunks = []
 
-    def collect(done: int, metrics: Any, fault: base.Fault) -> None:
+    def collect(done: int, metrics: Any, fault: scoring.Fault) -> None:
         chunks.append({k: np.asarray(v)[:num_seeds] for k, v in metrics.items()})
-        base.raise_on_fault(trim(fault), env, reward)
+        scoring.raise_on_fault(trim(fault), env, reward)
         if on_metrics is not None:
             on_metrics(done, chunks[-1])
 
-    running: deque[tuple[int, Any, base.Fault]] = deque()  # what the devices were handed and nobody has looked at yet
+    running: deque[tuple[int, Any, scoring.Fault]] = (
+        deque()
+    )  # what the devices were handed and nobody has looked at yet
     for done in range(start + length, config.num_updates + 1, length):
         state, metrics = run(config, state)
         running.append((done, metrics, jax.tree.map(jnp.copy, state.fault)))  # the next call reuses those of the state

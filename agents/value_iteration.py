@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from reward_design.agents import base
+from reward_design.agents import base, scoring
 from reward_design.agents.dynamic_programming import (
     Solution,
     action_values,
@@ -87,20 +87,20 @@ class TrainState(NamedTuple):
     reward_params: Any
     reward_state: State
     num_updates: Any
-    fault: base.Fault
+    fault: scoring.Fault
 
 
 def init(config: Config, env: FunctionalEnv, reward: Reward, key: Any, reward_params: Any = None) -> TrainState:
     """State at the start of a run; see :class:`reward_design.agents.base.Agent`."""
     model = env.tabular()
     output = reward_output(reward, model, params=reward_params, key=key)
-    fault, on_host = base.no_fault(), isinstance(output.reward, np.ndarray)
+    fault, on_host = scoring.no_fault(), isinstance(output.reward, np.ndarray)
     if on_host:
         _require_finite(output, env, reward)
     else:
-        fault = base.find_fault(fault, jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), output), jnp.int32(0))
+        fault = scoring.find_fault(fault, jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), output), jnp.int32(0))
     expected = jax.tree.map(lambda table: (table * _like(model.transition, table)).sum(-1), output)
-    own, state = jax.jit(reward.init)(key, base.reward_example(env))
+    own, state = jax.jit(reward.init)(key, scoring.reward_example(env))
     return TrainState(
         params={"q": np.zeros_like(expected.reward) if on_host else jnp.zeros_like(expected.reward)},
         expected=expected,
@@ -130,7 +130,7 @@ def update(
     metrics |= {"residual": residual, "env_steps": count * config.steps_per_update}
     metrics = {name: xp.asarray(value, paid.dtype) for name, value in metrics.items()}
     new = state._replace(params={"q": q}, num_updates=count)
-    return (new if xp is np else base.stop_on_fault(new, state)), metrics
+    return (new if xp is np else scoring.stop_on_fault(new, state)), metrics
 
 
 def act(

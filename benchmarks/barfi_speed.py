@@ -20,7 +20,7 @@ import tyro
 from throughput import Timed, report
 
 import reward_design as rd
-from reward_design.agents import base, rollout
+from reward_design.agents import base, rollout, scoring
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.bilevel import BARFI, BarfiConfig, alignment_reward, hypergradient, segments, training
 from reward_design.bilevel import inner as inner_level
@@ -102,7 +102,7 @@ def parts(config: Any, known: Task, reward: Any, steps: int, repeats: int = 20) 
     state = training.init(config, env, reward, jax.random.key(0))
     network = ActorCritic(env, config.hidden, config.normalise_obs)
     shape = (config.horizon, config.num_envs)
-    lanes = rollout.reset_lanes(env, jax.random.key(1), config.num_envs, base.term_names(env, reward))
+    lanes = rollout.reset_lanes(env, jax.random.key(1), config.num_envs, scoring.term_names(env, reward))
     noise = action_noise(env.action_space, jax.random.key(2), shape)
     policy = partial(network.act, state.params, state.moments)
     _, trajectory, extras = rollout.collect(env, policy, lanes, jax.random.key(3), noise, config.horizon)

@@ -30,6 +30,8 @@ class Ranking:
 
 EVENTS = PreferenceConfig(stratified=True, refresh_every=1024, segment_length=32)
 """For rankings led by rare events: pairs that those decide count as much as all others together."""
+SHORT_EVENTS = dataclasses.replace(EVENTS, segment_length=16, num_calibration=256, capacity=2048)
+"""The same where several events follow each other: few segments hold two of them, which would share their credit."""
 MUJOCO_STEPS, MUJOCO_TUNING = 48_000, (1000, 1001)
 """Runs on MuJoCo go one after another, so they are shorter and weights are tried on two seeds."""
 RANKINGS = {
@@ -44,7 +46,7 @@ RANKINGS = {
             ("key_picked", "sum", 0.0),
             ("distance", "mean", 0.1),
         ),
-        EVENTS,
+        SHORT_EVENTS,
         120_000,
     ),
     "mujoco/HalfCheetah": Ranking(

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import reward_design as rd
-from reward_design.agents import base
+from reward_design.agents import base, scoring
 from reward_design.agents.actor_critic import ActorCritic
 from reward_design.bilevel import (
     BARFI,
@@ -57,7 +57,7 @@ def level(reward: rd.Reward, **changes) -> outer.Level:
     config, env = settings(**changes), task("chain").env
     network = ActorCritic(env, config.hidden, config.normalise_obs)
     moments = network.init(jax.random.key(1))[1]
-    running = reward.init(jax.random.key(0), base.reward_example(env, 3))[1].running
+    running = reward.init(jax.random.key(0), scoring.reward_example(env, 3))[1].running
     return outer.Level(config, env, reward, network, moments, running, jnp.float32(2.0))
 
 
@@ -105,8 +105,8 @@ def test_ring_keeps_the_newest_and_leaves_out_the_last():
 
 
 def objectives(parts: outer.Level, reward: rd.Reward) -> tuple:
-    rollouts, fresh = batch(), segments.lane_state(reward, base.reward_example(parts.env, 3))
-    reward_params = reward.init(jax.random.key(0), base.reward_example(parts.env, 3))[0]
+    rollouts, fresh = batch(), segments.lane_state(reward, scoring.reward_example(parts.env, 3))
+    reward_params = reward.init(jax.random.key(0), scoring.reward_example(parts.env, 3))[0]
     theta, as_params = ravel_pytree(parts.network.init(jax.random.key(3))[0])
     phi, as_phi = ravel_pytree(outer.learned(parts.config, reward_params))
     full = lambda x: outer.merged(reward_params, as_phi(x))  # noqa: E731
@@ -130,8 +130,8 @@ def test_sensitivity_is_the_derivative_of_the_inner_steps():
     parts = level(reward, outer="imgl", learning_rate=rate)
     theta, phi, inner, _ = objectives(parts, reward)
     _, as_params = ravel_pytree(parts.network.init(jax.random.key(3))[0])
-    state = type("S", (), {"reward_params": reward.init(jax.random.key(0), base.reward_example(parts.env, 3))[0]})
-    fresh = segments.lane_state(reward, base.reward_example(parts.env, 3))
+    state = type("S", (), {"reward_params": reward.init(jax.random.key(0), scoring.reward_example(parts.env, 3))[0]})
+    fresh = segments.lane_state(reward, scoring.reward_example(parts.env, 3))
     matrix, x = jnp.zeros((phi.size, theta.size)), theta
     for _ in range(3):
         matrix = outer.advance_sensitivity(parts, state, as_params(x), matrix, batch(), fresh)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import reward_design as rd
-from reward_design.agents import agent, base, train_seeds
+from reward_design.agents import agent, scoring, train_seeds
 from reward_design.envs import task
 from reward_design.experiments import budgets
 from reward_design.experiments.store import Store
@@ -89,7 +89,7 @@ def test_the_table_of_terms_pays_what_documents_say():
     """Random documents over every shape and direction, through episodes with every kind of ending and mask."""
     for name in ("gridworld", "cartpole"):
         made = task(name)
-        rows = random_trajectory(base.reward_example(made.env), seed=1)
+        rows = random_trajectory(scoring.reward_example(made.env), seed=1)
         rows = jax.tree.map(jnp.asarray, rows)
         table = term_table(made)
         example = jax.tree.map(lambda x: x[0], rows)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import reward_design as rd
-from reward_design.agents import base, checkpoint, dqn, off_policy, replay, sac, train_seeds
+from reward_design.agents import checkpoint, dqn, off_policy, replay, sac, scoring, train_seeds
 from reward_design.agents.host import described, evaluate_host, train_host
 from reward_design.core import Kind
 from reward_design.testing import random_trajectory
@@ -205,7 +205,7 @@ def test_a_stored_row_that_turns_nan_stops_the_run_before_it_reaches_a_parameter
     assert stopped.fault.step == 2 * SMALL.num_steps
     jax.tree.map(np.testing.assert_array_equal, stopped.params, state.params)
     with pytest.raises(rd.NonFiniteRewardError, match="term 'environment' at step 8"):
-        base.raise_on_fault(stopped.fault, ENV, REWARD)
+        scoring.raise_on_fault(stopped.fault, ENV, REWARD)
 
 
 def test_bad_input_is_refused_with_one_sentence():

@@ -65,7 +65,7 @@ def test_train_is_vmappable_over_keys_and_numeric_settings(agent, config):
 @pytest.mark.parametrize(("agent", "config"), AGENTS)
 def test_reward_params_can_be_swept(agent, config):
     reward = rd.weighted_sum(task=REWARD)
-    params, _ = reward.init(jax.random.key(0), rd.agents.base.reward_example(ENV, config.num_envs))
+    params, _ = reward.init(jax.random.key(0), rd.agents.scoring.reward_example(ENV, config.num_envs))
 
     def run(weight):
         swept = jax.tree.map(lambda _: weight, params)

@@ -14,7 +14,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from reward_design.agents import base, ppo, ppo_update
+from reward_design.agents import ppo, ppo_update, scoring
 from reward_design.agents.actor_critic import ActorCritic
 from reward_design.bilevel import outer, segments
 from reward_design.bilevel.alignment import learned_discount
@@ -68,7 +68,7 @@ def _reinforce(level: "outer.Level", state: Any, fresh: Any, key: Any) -> tuple[
     """``inner_steps`` steps of ascent, each on a batch from the ring or on the newest rollouts."""
     config = level.config
     size = config.batch_size if config.replay else config.num_envs
-    start = segments.lane_state(level.reward, base.reward_example(level.env, size))
+    start = segments.lane_state(level.reward, scoring.reward_example(level.env, size))
 
     def ascend(carry: Any, key: Any) -> tuple[Any, dict[str, Array]]:
         params, opt_state, sensitivity = carry

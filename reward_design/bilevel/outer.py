@@ -14,7 +14,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from reward_design.agents import base
+from reward_design.agents import scoring
 from reward_design.agents.actor_critic import ActorCritic
 from reward_design.agents.settings import at_least, one_of
 from reward_design.bilevel import implicit, segments
@@ -73,7 +73,7 @@ class Level(NamedTuple):
 def step(level: Level, state: Any, fresh: segments.Segments, key: Any, *, active: Any) -> tuple[Any, dict[str, Array]]:
     """One outer step; nothing moves unless ``active``, nor where the gradient is not finite."""
     config = level.config
-    newest = segments.lane_state(level.reward, base.reward_example(level.env, config.num_envs))
+    newest = segments.lane_state(level.reward, scoring.reward_example(level.env, config.num_envs))
     learned_params = learned(config, state.reward_params)
     outer_objective = lambda params, phi: level.primary(  # noqa: E731
         params, merged(state.reward_params, phi), batch=fresh, fresh=newest
@@ -86,7 +86,7 @@ def step(level: Level, state: Any, fresh: segments.Segments, key: Any, *, active
         batch, start = fresh, newest
         if config.outer == "implicit" and config.replay:
             batch = segments.draw(state.ring, key, config.outer_batch_size, skip=config.num_envs)
-            start = segments.lane_state(level.reward, base.reward_example(level.env, config.outer_batch_size))
+            start = segments.lane_state(level.reward, scoring.reward_example(level.env, config.outer_batch_size))
         inner_objective = lambda params, phi: level.inner(  # noqa: E731
             params, merged(state.reward_params, phi), batch=batch, fresh=start
         )[0]

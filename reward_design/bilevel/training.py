@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from reward_design.agents import base, networks, rollout
+from reward_design.agents import base, networks, rollout, scoring
 from reward_design.agents.actor_critic import ActorCritic, action_noise
 from reward_design.agents.host_policy import actor_policy
 from reward_design.agents.settings import Run, one_of
@@ -123,7 +123,7 @@ class TrainState(NamedTuple):
     lanes: rollout.Lanes
     key: Any
     num_updates: Any
-    fault: base.Fault
+    fault: scoring.Fault
 
 
 def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any = None) -> TrainState:
@@ -136,7 +136,7 @@ def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any 
         )
     key, policy_key, reward_key, env_key = jax.random.split(key, 4)
     params, moments, opt_state, critic = inner.init(config, _network(config, env), policy_key)
-    own, reward_state = reward.init(reward_key, base.reward_example(env, config.num_envs))
+    own, reward_state = reward.init(reward_key, scoring.reward_example(env, config.num_envs))
     reward_params = own if reward_params is None else reward_params
     learned = outer.learned(config, reward_params) if config.outer != "none" else ()
     ring: Any = ()
@@ -153,19 +153,19 @@ def init(config: Config, env: Env, reward: Reward, key: Any, reward_params: Any 
         scale=jnp.float32(1.0),
         sensitivity=outer.initial_sensitivity(config, params, learned),
         ring=ring,
-        lanes=rollout.reset_lanes(env, env_key, config.num_envs, base.term_names(env, reward))._replace(
+        lanes=rollout.reset_lanes(env, env_key, config.num_envs, scoring.term_names(env, reward))._replace(
             env_state=(), obs=()
         ),
         key=key,
         num_updates=jnp.int32(0),
-        fault=base.no_fault(),
+        fault=scoring.no_fault(),
     )
 
 
 def update(config: Config, env: FunctionalEnv, reward: Reward, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """One iteration: fresh episodes in every lane, an outer step on them, then the inner steps."""
     key, reset_key, env_key, noise_key = jax.random.split(state.key, 4)
-    lanes = rollout.reset_lanes(env, reset_key, config.num_envs, base.term_names(env, reward))
+    lanes = rollout.reset_lanes(env, reset_key, config.num_envs, scoring.term_names(env, reward))
     noise = action_noise(env.action_space, noise_key, (config.horizon, config.num_envs))
     policy = partial(_network(config, env).act, state.params, state.moments)
     _, trajectory, extras = rollout.collect(env, policy, lanes, env_key, noise, config.horizon)
@@ -199,7 +199,7 @@ def improve(
     ring = segments.insert(state.ring, fresh) if config.replay else ()
     state = state._replace(
         moments=moments, reward_state=reward_state, scale=scale, ring=ring, lanes=lanes, key=key,
-        fault=base.find_fault(state.fault, output, state.num_updates * config.horizon),
+        fault=scoring.find_fault(state.fault, output, state.num_updates * config.horizon),
     )  # fmt: skip
     critics = {"blend": state.params["critic"], "primary": state.critic.params} if config.learner == "ppo" else None
     level = outer.Level(config, env, reward, network, state.moments, state.reward_state.running, scale, critics)
@@ -209,7 +209,7 @@ def improve(
         state, diagnostics = outer.step(level, state, fresh, outer_key, active=~warm)
     state, losses = inner.phase(level, state, fresh, trajectory, extras, old.reward_state, inner_key)
     env_steps = ((state.num_updates + 1) * config.steps_per_update).astype(jnp.float32)
-    state = base.stop_on_fault(state._replace(num_updates=state.num_updates + 1), old)
+    state = scoring.stop_on_fault(state._replace(num_updates=state.num_updates + 1), old)
     experience = trajectory.mask.sum().astype(jnp.float32)
     return state, {**metrics, **losses, **diagnostics, "experience": experience, "env_steps": env_steps}
 
@@ -218,7 +218,7 @@ def _example_segments(config: Config, env: Env) -> Any:
     """Shapes of the rollouts that the ring holds."""
 
     def one() -> Any:
-        example = base.reward_example(env, config.num_envs)
+        example = scoring.reward_example(env, config.num_envs)
         trajectory = jax.tree.map(lambda x: jnp.zeros((config.horizon, *x.shape), x.dtype), example)
         network = _network(config, env)
         params, moments = network.init(jax.random.key(0))

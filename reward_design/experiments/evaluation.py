@@ -10,7 +10,7 @@ import numpy as np
 
 from reward_design import envs
 from reward_design._arguments import check_seed
-from reward_design.agents import base
+from reward_design.agents import scoring
 from reward_design.agents.collector import Collector
 from reward_design.agents.host import MAX_STEPS
 from reward_design.agents.policies import Planner, Policy
@@ -155,7 +155,7 @@ class Scorer:
         length, lanes = rows.mask.shape
         padded = 1 << (length - 1).bit_length()  # few lengths, so that little is compiled
         rows = jax.tree.map(lambda x: np.concatenate([x, np.zeros((padded - length, *x.shape[1:]), x.dtype)]), rows)
-        example = base.reward_example(self.env, lanes)
+        example = scoring.reward_example(self.env, lanes)
         rows = jax.tree.map(lambda x, like: x.astype(like.dtype), rows, example)
         output = _unroll(self.reward, self.params, self.running, example, rows)
         return jax.tree.map(lambda x: np.asarray(x[:length]), output)

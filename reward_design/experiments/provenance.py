@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import reward_design
-from reward_design.agents.base import reward_example
+from reward_design.agents.scoring import reward_example
 from reward_design.core import Reward
 from reward_design.describe import missing_entry
 from reward_design.envs.base import FunctionalEnv

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, checkpoint, policy_files, sb3
+from reward_design.agents import checkpoint, policy_files, sb3, scoring
 from reward_design.agents.policies import Policy
 from reward_design.core import Params, Reward
 from reward_design.experiments import designs, single_sb3
@@ -186,7 +186,7 @@ def _reward(
 
 def _trained_reward(folder: Path, reward: Reward, task: envs.Task, config: Any) -> tuple[Any, Any, tuple[str, ...]]:
     """Parameters and running statistics of the reward as trained, where there are any."""
-    example = base.reward_example(task.env, config.num_envs)
+    example = scoring.reward_example(task.env, config.num_envs)
     params, state = jax.eval_shape(reward.init, jax.random.key(0), example)
     if not jax.tree.leaves((params, state.running)):
         return None, None, ()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from reward_design._names import suggestion
-from reward_design.agents.base import reward_example
+from reward_design.agents.scoring import reward_example
 from reward_design.core import Params, Reward, State, Transition
 from reward_design.envs.base import Task
 from reward_design.experiments import designs
