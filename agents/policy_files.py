@@ -1,6 +1,5 @@
 """Files of policies: what the agent acts from, who the agent is, its settings and the task, as one checkpoint."""
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
@@ -13,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import reward_design
-from reward_design import envs
-from reward_design.agents import base, checkpoint
+from reward_design.agents import base, checkpoint, recipes
 from reward_design.agents.host import described
 from reward_design.agents.policies import Policy, abstract_state, acted_from
 from reward_design.envs.base import FunctionalEnv, Task
@@ -125,8 +123,8 @@ def load_policy(
             f"{FORMAT}; it was written by version {identity['version']}."
         )
     agent = named(identity["agent"])
-    config = settings_from(agent, identity["config"], config, path)
-    built, task = remade(identity, path) if env is None else _known(env)
+    config = recipes.settings_from(agent, identity["config"], config, path)
+    built, task = recipes.remade(identity, path) if env is None else _known(env)
     _check_fits(identity, built, path, by_name=not isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv)))
     state = restored(path, agent, config, built)
     return Policy(agent, config, built, state, task=task, deterministic=deterministic, seed=seed)
@@ -191,67 +189,6 @@ def named(name: str) -> base.Agent:
     return agent(name)
 
 
-def plain_settings(config: Any) -> dict[str, Any]:
-    """Settings as JSON values: lists for tuples, the place of a function for a function."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def settings_from(agent: base.Agent, saved: Mapping[str, Any], given: Any, path: Any) -> Any:
-    """The settings that were saved; ``given`` in their place if it says the same.
-
-    Raises:
-        ValueError: if it says something else, a setting is unknown, or one is a function and nothing is given.
-    """
-    if given is not None:
-        now = plain_settings(given)
-        differs = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
-        if differs or not isinstance(given, agent.Config):
-            name = differs[0] if differs else "agent"
-            raise ValueError(
-                f"{path} was made with other settings: {name} = {saved.get(name, agent.name)!r} there, "
-                f"{now.get(name, type(given).__module__)!r} here."
-            )
-        return given
-    fields = {field.name: field for field in dataclasses.fields(agent.Config)}
-    unknown = [name for name in saved if name not in fields]
-    if unknown:
-        raise ValueError(f"{path} has a setting {unknown[0]!r} that {agent.name!r} of this version does not have.")
-    functions = [name for name, value in saved.items() if value is not None and "Callable" in str(fields[name].type)]
-    if functions:
-        raise ValueError(
-            f"{path} was made with a function as setting {functions[0]!r}, which a file cannot hold; give config=."
-        )
-    return agent.Config(**{name: tupled(value) for name, value in saved.items()})
-
-
-def recipe_of(env: FunctionalEnv | HostEnv) -> dict[str, Any] | None:
-    """Settings that make the task again by its name, as JSON values; None if a file cannot hold them."""
-    found = envs.recipe(env)
-    if found is None or found[0] != env.name or not all(_is_plain(value) for value in found[1].values()):
-        return None
-    return {name: _plain(value) for name, value in found[1].items()}
-
-
-def remade(identity: Mapping[str, Any], path: Any) -> tuple[FunctionalEnv | HostEnv, Task]:
-    """The task of a policy or run, from its name and settings.
-
-    Raises:
-        ValueError: if a name and settings do not suffice.
-    """
-    if identity.get("settings") is None:
-        raise ValueError(
-            f"{path} belongs to {identity['task']!r} as it was made by code of its own, which a file cannot hold; give "
-            "the task or environment itself."
-        )
-    task = envs.task(identity["task"], **{name: tupled(value) for name, value in identity["settings"].items()})
-    return task.env, task
-
-
-def tupled(value: Any) -> Any:
-    """Tuples for lists, as settings have them."""
-    return tuple(tupled(item) for item in value) if isinstance(value, list) else value
-
-
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -260,9 +197,9 @@ def _identity(agent: base.Agent, config: Any, env: FunctionalEnv | HostEnv) -> d
         "format": FORMAT,
         "version": reward_design.__version__,
         "task": env.name,
-        "settings": recipe_of(env),
+        "settings": recipes.recipe_of(env),
         "agent": agent.name,
-        "config": plain_settings(config),
+        "config": recipes.plain_settings(config),
         "observation_space": str(env.observation_space),
         "action_space": str(env.action_space),
     }
@@ -315,7 +252,7 @@ def _check_fits(identity: Mapping[str, Any], env: FunctionalEnv | HostEnv, path:
             f"the policy in {path} was trained on {identity['task']!r}, got {env.name!r}; to use it there all the "
             "same, give a gymnasium environment: task.make()."
         )
-    settings = recipe_of(env)
+    settings = recipes.recipe_of(env)
     if by_name and None not in (settings, identity["settings"]) and settings != identity["settings"]:
         raise ValueError(
             f"the policy in {path} was trained on {identity['task']!r} with {identity['settings'] or 'no settings'}, "
@@ -336,17 +273,3 @@ def _known(env: Any) -> tuple[FunctionalEnv | HostEnv, Task | None]:
     if isinstance(env, gymnasium.Env):
         return SpacesOnly(env), None
     raise TypeError(f"expected a task or an environment, got {type(env).__name__}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else value
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str, np.generic))

@@ -1,7 +1,9 @@
 """Small functional environments with known answers, for testing agents and rollouts."""
 
+import gymnasium
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium import spaces
 
 from reward_design.envs import FunctionalEnv
@@ -51,3 +53,17 @@ class Target(FunctionalEnv):
 
     def success(self, transition):
         return transition.reward > -0.01
+
+
+class Endless(gymnasium.Env):
+    """Nothing ends."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from reward_design import envs
 from reward_design.agents import agent as find_agent
-from reward_design.agents import checkpoint, policy_files, sb3, scoring
+from reward_design.agents import checkpoint, policy_files, recipes, sb3, scoring
 from reward_design.agents.policies import Policy
 from reward_design.core import Params, Reward
 from reward_design.experiments import designs, single_sb3
@@ -105,10 +105,10 @@ def load_run(
     identity = _identity(folder)
     agent = find_agent(identity["agent"])
     other = isinstance(agent, sb3.SB3Agent)
-    settings_from = single_sb3.settings if other else policy_files.settings_from
+    settings_from = single_sb3.settings if other else recipes.settings_from
     config = settings_from(agent, identity["config"], config, folder)
     if task is None:
-        _, task = policy_files.remade(identity, folder)
+        _, task = recipes.remade(identity, folder)
     elif task.name != identity["task"]:
         raise ValueError(f"{folder} is a run on {identity['task']!r}, got the task {task.name!r}.")
     if other:

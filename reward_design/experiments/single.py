@@ -16,7 +16,7 @@ from rich.console import Console
 from reward_design import envs
 from reward_design._arguments import check_seed
 from reward_design.agents import agent as find_agent
-from reward_design.agents import base, checkpoint, policy_files, sb3, train_seeds
+from reward_design.agents import base, checkpoint, recipes, sb3, train_seeds
 from reward_design.agents.host import evaluate_host, train_host
 from reward_design.envs.host import HostEnv
 from reward_design.experiments import alignment, artifacts, budgets, designs, room, single_sb3, tracking, units, writers
@@ -88,8 +88,8 @@ def train(
         base.check_fits(learner, settings, task.env, built)
     label = next(iter(designs.labelled([reward])))
     identity = {
-        "task": task.name, "settings": policy_files.recipe_of(task.env), "reward": label, "agent": learner.name,
-        "seed": seed, "config": policy_files.plain_settings(settings), "program": fingerprint(task.env, built),
+        "task": task.name, "settings": recipes.recipe_of(task.env), "reward": label, "agent": learner.name,
+        "seed": seed, "config": recipes.plain_settings(settings), "program": fingerprint(task.env, built),
     }  # fmt: skip
     if not overwrite:
         artifacts.check(out, {label: built})

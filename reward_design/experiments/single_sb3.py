@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_design.agents import policy_files, sb3
+from reward_design.agents import recipes, sb3
 from reward_design.core import Reward
 from reward_design.envs.base import Task
 from reward_design.experiments import artifacts, tracking, units, writers
@@ -149,7 +149,7 @@ def settings(learner: sb3.SB3Agent, recorded: Mapping[str, Any], given: Any, fol
     """
     if given is None:
         return learner.Config(**recorded)
-    if not isinstance(given, learner.Config) or policy_files.plain_settings(given) != recorded:
+    if not isinstance(given, learner.Config) or recipes.plain_settings(given) != recorded:
         raise ValueError(f"{folder} was made with other settings than those given; leave config out.")
     return given
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reward_design.agents import agent as find_agent
-from reward_design.agents import policy_files
+from reward_design.agents import recipes
 from reward_design.experiments import statistics, store
 from reward_design.experiments.dashboard.reading import Experiment
 from reward_design.experiments.dashboard.searches import candidates, refused, trained
@@ -103,7 +103,7 @@ def steps_per_update(experiment: Experiment) -> tuple[int, int | None]:
     """Environment steps of an update of a single run, and its number of updates; ``(1, None)`` if nobody knows."""
     identity = experiment.identity
     try:
-        config = policy_files.settings_from(find_agent(identity["agent"]), identity["config"], None, experiment.folder)
+        config = recipes.settings_from(find_agent(identity["agent"]), identity["config"], None, experiment.folder)
         return int(config.steps_per_update), int(config.num_updates)
     except (ValueError, TypeError, KeyError, ImportError):
         return 1, None

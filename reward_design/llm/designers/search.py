@@ -10,7 +10,7 @@ from typing import Any
 
 from reward_design import envs
 from reward_design._names import suggestion
-from reward_design.agents import policy_files
+from reward_design.agents import recipes
 from reward_design.agents.settings import at_least
 from reward_design.core import Reward
 from reward_design.experiments.comparison import seed_numbers
@@ -174,9 +174,9 @@ def design(
     limits = budget or _own_budget(model) or Budget(calls=20 * rounds * wanted)
     chat = _model(model, parts, folder, _with_earlier(limits, folder, overwrite))
     identity = {
-        "task": made.name, "task_settings": policy_files.recipe_of(made.env), "preset": parts.name, "language": spoken,
+        "task": made.name, "task_settings": recipes.recipe_of(made.env), "preset": parts.name, "language": spoken,
         "model": chat.name if chat else None, "candidates": wanted, "seeds": list(runs), "agent": learner.name,
-        "config": policy_files.plain_settings(settings), "seed": seed, "audits": audits,
+        "config": recipes.plain_settings(settings), "seed": seed, "audits": audits,
     }  # fmt: skip
     with Store(folder, identity, overwrite=overwrite) as store:
         session = Session(
