@@ -88,6 +88,6 @@ def test_a_run_is_done_when_the_last_decisions_were_good():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["rudder", "spa"])
 def test_redistribution_needs_no_more_episodes_than_published(method):
-    good, q, _ = watch.train(method, 2600 // watch.LANES, KEY)  # published: 1,900 to 3,800
+    good, q = watch.train(method, 2600 // watch.LANES, KEY)  # published: 1,900 to 3,800
     assert watch.episodes_needed(np.asarray(good).reshape(-1)) is not None
     np.testing.assert_array_equal(np.asarray(q[:, 0] > q[:, 1]), watch.value_of_repair() > 0)
