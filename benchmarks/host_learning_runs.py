@@ -20,6 +20,11 @@ EPISODES = 10
 
 PPO = {"num_steps": 256, "num_envs": 8, "num_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99, "gae_lambda": 0.95}
 """Settings of PPO on MuJoCo, for both sides; minibatches of 64, observations and rewards scaled by running moments."""
+SAC = {"learning_starts": 10_000, "batch_size": 256, "learning_rate": 3e-4, "gamma": 0.99, "tau": 0.005}
+"""Settings of SAC on MuJoCo, for both sides: two layers of 256, automatic temperature, observations as they are."""
+SAC_ENVS = 8
+"""Environments of SAC, with one gradient step after each step of all of them: what stable-baselines3 does by default
+with so many. A gradient step per environment step takes eight times as long."""
 
 
 def our_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -33,8 +38,8 @@ def our_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def our_sac(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """SAC of this package: one environment, one gradient step per environment step, eight of them per call."""
-    config = sac.Config(total_timesteps=steps, num_envs=1, num_steps=8, learning_starts=10_000)
+    """SAC of this package on ``mujoco/<name>``."""
+    config = sac.Config(total_timesteps=steps, num_envs=SAC_ENVS, num_steps=1, updates_per_step=1 / SAC_ENVS, **SAC)
     return _our_run(sac, config, name, seed)
 
 
@@ -54,10 +59,10 @@ def sb3_ppo(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def sb3_sac(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """SAC of stable-baselines3 with its own settings: one environment, one gradient step per environment step."""
+    """SAC of stable-baselines3 at the same settings, which are its own."""
     import stable_baselines3 as sb3
 
-    model = sb3.SAC("MlpPolicy", _sb3_envs(name, 1, seed), learning_starts=10_000, seed=seed, device="cpu")
+    model = sb3.SAC("MlpPolicy", _sb3_envs(name, SAC_ENVS, seed), seed=seed, device="cpu", **SAC)
     return _sb3_run(model, name, seed, steps)
 
 
