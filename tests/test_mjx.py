@@ -23,7 +23,7 @@ def test_steps_equal_those_of_gymnasium(name, float64):
     env = mjx_tasks.MjxEnv(name, horizon=None, gamma=0.99)
     there = gymnasium.make(f"{name}-v5").unwrapped
     there.reset(seed=1)
-    state = EnvState(env.at(there.data.qpos.copy(), there.data.qvel.copy()), jnp.int32(0))
+    state = EnvState(jax.jit(env.at)(there.data.qpos.copy(), there.data.qvel.copy()), jnp.int32(0))
     step, rng, ended = jax.jit(env.step), np.random.default_rng(0), False
     for _ in range(30):
         action = rng.uniform(there.action_space.low, there.action_space.high).astype(np.float32)
