@@ -13,7 +13,7 @@ from reward_design.adapters._order import check_trained
 from reward_design.adapters._spaces import lane_of
 from reward_design.core import Transition
 from reward_design.envs.host import HostEnv, map_space, numeric_zeros
-from reward_design.envs.observations import amiss, observed_amiss
+from reward_design.envs.observations import amiss, not_finite, observed_amiss
 
 HostPolicy = Callable[[Any, np.random.Generator], tuple[np.ndarray, Any]]
 """``(obs [B, ...], generator) -> (action [B, ...] for the environment, extras [B, ...])``, all NumPy."""
@@ -39,11 +39,19 @@ class Collector:
     Autoreset modes: in ``SAME_STEP`` the successor of a lane that ended is ``info["final_obs"]``; in ``NEXT_STEP`` the
     row that resets a lane is no experience (mask False); in ``DISABLED`` lanes that ended are reset at once.
 
+    What a worker that was lost did not step is no experience either: the row before it ends its episode (truncated),
+    and a row with mask False and truncated True says that this episode does not count. Only in the first row of a
+    rollout, where the one before is gone, such an episode ends with a row of reward 0 that leads to where it was.
+
     Args:
         envs: the vector environment; reset here.
         env: spaces, info entries.
         num_steps: length ``T`` of a rollout.
         seed: of the first reset.
+
+    Attributes:
+        faults: episodes that a worker or a simulator cut.
+        lost: ``[B]`` lanes that a worker lost in the last step.
 
     Raises:
         ValueError: for a wrapper around ``envs`` that gives wrong numbers, or an observation that is not in its space.
@@ -54,26 +62,35 @@ class Collector:
         self.mode = AutoresetMode(mode or AutoresetMode.NEXT_STEP)
         check_trained(envs, self.mode.name.lower())
         self.envs, self.env, self.num_steps = envs, env, num_steps
-        self.faults = 0
+        self.faults, self.lost, self._steps = 0, np.zeros(envs.num_envs, bool), 0
         self._parts = map_space(lambda part: part, env.observation_space)
         self._ended, self._fresh = np.zeros(envs.num_envs, bool), np.ones(envs.num_envs, bool)
         self._carry: Any = None
         self.obs = self._as_obs(self._asked(envs.reset, seed=seed)[0])
 
     def collect(self, policy: HostPolicy | RecurrentPolicy, rng: np.random.Generator) -> tuple[Transition, Any]:
-        """One rollout ``(trajectory, extras)``, in fresh arrays."""
+        """One rollout ``(trajectory, extras)``, in fresh arrays.
+
+        Raises:
+            ValueError: if an observation is not finite; tasks of this package end such episodes themselves.
+        """
         rows, extras = self._blank(), []
         for t in range(self.num_steps):
             action, extra = self._act(policy, rng)
             _write(rows.obs, t, self.obs)
             obs, reward, terminated, truncated, infos = self._asked(self.envs.step, action)
             rows.mask[t] = ~self._ended
-            self._fresh = terminated | truncated | self._ended
+            began, self._fresh = self._fresh, terminated | truncated | self._ended
             rows.action[t], rows.reward[t] = action, reward
             rows.terminated[t], rows.truncated[t] = terminated, truncated & ~terminated
             self.obs = self._as_obs(obs)
             self._finish(rows, t, terminated | truncated, infos)
+            if self.lost.any():
+                _drop(rows, t, self.lost, began)
             extras.append(extra)
+        if (problem := not_finite(self.env.name, rows.next_obs, self._steps)) is not None:
+            raise ValueError(problem)
+        self._steps += self.num_steps
         return rows, jax.tree.map(lambda *steps: np.stack(steps), *extras)
 
     def _asked(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -98,9 +115,8 @@ class Collector:
         _write(rows.next_obs, t, self.obs)
         for name, values in rows.info.items():
             values[t] = self._info(infos, name, ended)
-        for name in ("worker_fault", "simulator_fault"):
-            if name in infos or name in infos.get("final_info", {}):
-                self.faults += int(np.sum(self._info(infos, name, ended)))
+        self.lost = self._flag(infos, "worker_fault", ended)
+        self.faults += int(np.sum(self.lost | self._flag(infos, "simulator_fault", ended)))
         if self.mode is AutoresetMode.NEXT_STEP:
             self._ended = ended
         elif ended.any() and self.mode is AutoresetMode.SAME_STEP:
@@ -109,6 +125,11 @@ class Collector:
                 jax.tree.map(lambda into, value, lane=lane: into[t].__setitem__(lane, value), rows.next_obs, final)
         elif ended.any():
             self.obs = self._as_obs(self.envs.reset(options={"reset_mask": ended})[0])
+
+    def _flag(self, infos: Mapping[str, Any], name: str, ended: np.ndarray) -> np.ndarray:
+        """An entry of info that need not be there."""
+        there = name in infos or name in infos.get("final_info", {})
+        return np.asarray(self._info(infos, name, ended), bool) if there else np.zeros(len(ended), bool)
 
     def _info(self, infos: Mapping[str, Any], name: str, ended: np.ndarray) -> Any:
         final = infos.get("final_info", {})
@@ -144,6 +165,15 @@ class Collector:
             return _cast(self._parts, obs)
         except KeyError:
             raise ValueError(amiss(self.env.name, self.env.observation_space, obs)) from None
+
+
+def _drop(rows: Transition, t: int, lost: np.ndarray, began: np.ndarray) -> None:
+    """Take row ``t`` out of the lanes that a worker lost; ``began`` says where it would have begun an episode."""
+    for lane in np.flatnonzero(lost).tolist():
+        if began[lane]:
+            rows.mask[t, lane] = rows.truncated[t, lane] = False
+        elif t > 0:
+            rows.truncated[t - 1, lane], rows.mask[t, lane] = True, False
 
 
 def _cast(parts: Any, obs: Any) -> Any:

@@ -50,7 +50,8 @@ def train_host(
         on_update: called with the number of updates done, their metrics and the state.
 
     Returns:
-        Final state and metrics ``[num_updates]``, with ``faults``: episodes that a worker or simulator cut.
+        Final state and metrics ``[num_updates]``, with ``faults``: episodes that a worker or simulator has cut so far;
+        those that a worker lost are in no other metric (but where its step was the first of a rollout).
 
     Raises:
         TypeError: for an agent that only runs on the device, and spaces or a kind of reward that it cannot serve.
@@ -151,7 +152,8 @@ def evaluate_host(
     """Play whole episodes, judged by the environment's own reward.
 
     The first ``ceil(num_episodes / num_envs)`` episodes of every lane count, so that short ones are not preferred. An
-    episode without a time limit that has not ended after ``MAX_STEPS`` counts as it is then.
+    episode without a time limit that has not ended after ``MAX_STEPS`` counts as it is then; one that a worker lost
+    does not count.
 
     Args:
         agent: the agent.
@@ -179,13 +181,14 @@ def evaluate_host(
         total += np.where(rows.mask[0], rows.reward[0], 0.0)
         length += rows.mask[0]
         achieved = np.asarray(env.success(rows))[0]
-        over = (rows.terminated | rows.truncated)[0] | (length >= limit)
+        over = ((rows.terminated | rows.truncated)[0] | (length >= limit)) & ~collector.lost
         for lane in np.flatnonzero(over & rows.mask[0]).tolist():
             if quota[lane] > 0:
                 for name, value in (("true_return", total), ("success", achieved), ("length", length)):
                     played[name].append(float(value[lane]))
             quota[lane] -= 1
             total[lane] = length[lane] = 0
+        total[collector.lost] = length[collector.lost] = 0
     return {name: np.asarray(values, np.float32) for name, values in played.items()}
 
 

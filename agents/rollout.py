@@ -100,7 +100,7 @@ def collect_with_memory(
 def episode_metrics(
     env: FunctionalEnv | HostEnv, lanes: Lanes, trajectory: Transition, output: Output
 ) -> tuple[Lanes, dict[str, Float[Array, ""]]]:
-    """Means over the episodes that ended in this rollout, without a loop over time.
+    """Means over the episodes that ended in this rollout, without a loop over time; without those that were lost.
 
     For each lane the steps up to its last episode end belong to ended episodes, those after it to the one under way, so
     the sum over ended episodes is carried-in total + sum of the former, and the new carried total is the latter.
@@ -113,11 +113,16 @@ def episode_metrics(
     }
     done = trajectory.done & trajectory.mask
     ended = before_last(done)
+    if isinstance(env, HostEnv):
+        kept = ~_lost(trajectory, done)
+        done, counted = done & kept, ended & kept
+    else:
+        counted = ended
     count = done.sum()
     sums, totals = {}, {}
     for name, signal in signals.items():
         carried = lanes.sums[name]
-        totals[name] = jnp.sum(signal * ended) + jnp.sum(carried * ended[0])
+        totals[name] = jnp.sum(signal * counted) + jnp.sum(carried * counted[0])
         sums[name] = jnp.sum(signal * ~ended, axis=0) + carried * ~ended[0]
     totals["success"] = jnp.sum(env.success(trajectory) & done)
     means = {
@@ -125,6 +130,15 @@ def episode_metrics(
         for name, total in totals.items()
     }
     return lanes._replace(sums=sums, means=means), {**means, "episodes": count.astype(jnp.float32)}
+
+
+def _lost(trajectory: Transition, done: Bool[Array, "time lanes"]) -> Bool[Array, "time lanes"]:
+    """True at the steps of episodes whose last step a worker lost: a row with mask False and truncated True follows."""
+    follows = jnp.roll(jnp.asarray(trajectory.truncated) & ~jnp.asarray(trajectory.mask), -1, axis=0).at[-1].set(False)
+    time = done.shape[0]
+    end = jax.lax.cummin(jnp.where(done, jnp.arange(time)[:, None], time), axis=0, reverse=True)
+    there = jnp.take_along_axis(follows, jnp.minimum(end, time - 1), axis=0)
+    return there & (end < time)
 
 
 def before_last(done: Bool[Array, "time lanes"]) -> Bool[Array, "time lanes"]:

@@ -91,7 +91,7 @@ class EpisodeLog(VecEnvWrapper):
         self.rows: list[dict[str, float]] = []
         self.episodes: list[tuple[int, dict[str, float]]] = []
         self._sums: dict[str, np.ndarray] = {}
-        self._num_steps, self._obs, self._actions = 0, None, None
+        self._num_steps, self._faults, self._obs, self._actions = 0, 0, None, None
 
     def reset(self) -> Any:
         """Start anew; rows stay."""
@@ -117,6 +117,7 @@ class EpisodeLog(VecEnvWrapper):
             self._end(ended, self._success(obs, true, dones, ended, infos))
         self._obs = obs
         self._num_steps += self.num_envs
+        self._faults += sum(bool(info.get("simulator_fault")) for info in infos)
         if self.steps_per_row and self._num_steps % self.steps_per_row == 0:
             self._row()
         return obs, rewards, dones, infos
@@ -157,7 +158,8 @@ class EpisodeLog(VecEnvWrapper):
             name: float(np.mean([totals[name] for totals in ended])) if ended else before.get(name, float("nan"))
             for name in names
         }
-        self.rows.append({**means, "episodes": float(len(ended)), "env_steps": float(self._num_steps)})
+        counts = {"episodes": len(ended), "env_steps": self._num_steps, "faults": self._faults}
+        self.rows.append(means | {name: float(count) for name, count in counts.items()})
 
 
 class FlatObs(VecEnvWrapper):

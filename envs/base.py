@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from reward_design.core import Reward, Transition
 from reward_design.envs import checks
 from reward_design.envs.host import HostEnv
+from reward_design.envs.seeded_vector import SeededSyncVectorEnv
 
 
 class MissingPotentialError(ValueError):
@@ -238,7 +239,8 @@ class Task:
         """
         if isinstance(self.env, HostEnv):
             raise TypeError(
-                f"task {self.name!r} is stepped on the host; train with train_host on task.vector(num_envs)."
+                f"task {self.name!r} is stepped on the host; train with train_host on task.vector(num_envs), and "
+                "judge with reward_design.agents.host.evaluate_host."
             )
         return self.env
 
@@ -255,9 +257,14 @@ class Task:
 
         Args:
             render_mode: what ``render()`` gives: ``"rgb_array"``, or ``"ansi"`` where the task has pictures in text.
+
+        Raises:
+            ValueError: for a mode that the environment does not have.
         """
         if isinstance(self.env, HostEnv):
-            return self.env.make(render_mode=render_mode)
+            made = self.env.make(render_mode=render_mode)
+            checks.check_render_mode(made, render_mode)
+            return made
         from reward_design.envs.gymnasium_view import GymnasiumView
 
         return GymnasiumView(self.env, render_mode=render_mode)
@@ -267,7 +274,8 @@ class Task:
 
         Args:
             num_envs: number of environments.
-            seed: fixes all that follows the next ``reset``.
+            seed: of the first ``reset`` that is given none; ``vector(n, seed=s).reset()`` is
+                ``vector(n).reset(seed=s)``.
 
         Raises:
             TypeError: if ``num_envs`` is not a whole number.
@@ -278,11 +286,7 @@ class Task:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         if isinstance(self.env, HostEnv):
             return self.env.vector(num_envs, seed=seed)
-        mode = gymnasium.vector.AutoresetMode.SAME_STEP
-        envs = gymnasium.vector.SyncVectorEnv([self.make] * num_envs, autoreset_mode=mode)
-        if seed is not None:
-            envs.reset(seed=seed)
-        return envs
+        return SeededSyncVectorEnv([self.make] * num_envs, seed=seed)
 
 
 def example_transition(env: FunctionalEnv | HostEnv, num_envs: int = 1) -> Transition:

@@ -68,6 +68,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
+def check_render_mode(env: Any, render_mode: Any) -> None:
+    """Refuse a way of rendering that an environment, which was made with it, does not have; the environment is closed.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    known = env.metadata.get("render_modes") or ()
+    if render_mode is not None and known and render_mode not in known:
+        env.close()
+        raise ValueError(f"render_mode must be None or one of {', '.join(map(repr, known))}, got {render_mode!r}.")
+
+
 def check_limit(value: Any) -> None:
     """Refuse what is no time limit.
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike
 
 from reward_design._names import suggestion
@@ -20,6 +21,8 @@ from reward_design.envs.base import Factor, MissingPotentialError, Task, example
 from reward_design.envs.host import HostEnv, numeric_zeros
 from reward_design.envs.mujoco_gl import guard
 from reward_design.envs.process_vector import ProcessVectorEnv
+from reward_design.envs.seeded_vector import SeededAsyncVectorEnv, SeededSyncVectorEnv
+from reward_design.envs.simulator_fault import SimulatorFault
 
 Info = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
@@ -36,7 +39,12 @@ class GymnasiumEnv(HostEnv):
         success: ``transition -> [B]`` bool.
         vectorisation: ``"sync"`` steps in this process, ``"async"`` in one process per environment, ``"process"`` in
             worker processes with several environments each, which are replaced when they die, raise or hang.
+
+    Attributes:
+        reported: further info entries, which tell of faults.
     """
+
+    reported: Info = MappingProxyType({"simulator_fault": ((), np.bool_)})
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class GymnasiumEnv(HostEnv):
             if "mujoco" in str(getattr(gymnasium.registry.get(env_id), "entry_point", "")):
                 guard()
             probe = self.make()
+        self._registered = probe.spec.id if probe.spec else env_id
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
         for part in (self.observation_space, self.action_space):
             numeric_zeros(part)  # refuses what no network can read
@@ -88,26 +97,31 @@ class GymnasiumEnv(HostEnv):
                 )
 
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
-        """One environment."""
+        """One environment; a fault of its simulator ends the episode (``info["simulator_fault"]``)."""
+        return self._made(self.env_id, render_mode)
+
+    def _made(self, which: Any, render_mode: str | None = None) -> gymnasium.Env:
+        """One environment by its id, or by what was registered under it, which other processes do not know."""
         limit = {} if self._limit is None else {"max_episode_steps": self._limit}
-        return gymnasium.make(self.env_id, render_mode=render_mode, **limit, **self._kwargs)
+        render = {} if render_mode is None else {"render_mode": render_mode}  # not every environment takes one
+        return self._guarded(gymnasium.make(which, **{**self._kwargs, **limit, **render}))
+
+    def _guarded(self, env: gymnasium.Env) -> gymnasium.Env:
+        always = self._vectorisation == "process"  # where every step has the same entries
+        return SimulatorFault(env, always=always)
 
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
         """``num_envs`` environments in mode ``SAME_STEP``."""
+        make = partial(self._made, gymnasium.registry.get(self._registered, self.env_id))
         if self._vectorisation == "process":
             return ProcessVectorEnv(
-                self.make, num_envs, seed=seed, info=self.info, host_env=self,
+                make, num_envs, seed=seed, info={**self.info, **self.reported}, host_env=self,
                 observation_space=self.observation_space, action_space=self.action_space,
             )  # fmt: skip
-        makers, mode = [self.make] * num_envs, AutoresetMode.SAME_STEP
         if self._vectorisation == "sync":
-            envs = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
-        else:  # never fork: JAX has threads
-            envs = gymnasium.vector.AsyncVectorEnv(makers, autoreset_mode=mode, context="spawn")
-        envs.host_env = self  # pyright: ignore[reportAttributeAccessIssue]
-        if seed is not None:
-            envs.reset(seed=seed)
-        return envs
+            return SeededSyncVectorEnv([make] * num_envs, seed=seed, host_env=self)
+        # never fork: JAX has threads
+        return SeededAsyncVectorEnv([make] * num_envs, seed=seed, host_env=self, context="spawn")
 
     def success(self, transition: Transition) -> Any:
         """What the user said."""
@@ -147,6 +161,9 @@ def task_from_gymnasium(
         vectorisation: ``"sync"``, ``"async"`` or ``"process"``, see :class:`GymnasiumEnv`.
         **kwargs: handed to ``gymnasium.make``.
 
+    A step that gives NaN, or in which MuJoCo had to reset itself, ends its episode (truncated, reward 0, the last good
+    observation, ``info["simulator_fault"]``), and agents count it.
+
     Returns:
         A :class:`Task`, stepped on the host.
 
@@ -171,6 +188,8 @@ def task_from_gymnasium(
     )
     checked_gamma(gamma)
     checks.check_limit(horizon)
+    if horizon is not None and "max_episode_steps" in kwargs:
+        raise ValueError("give the time limit once: horizon and max_episode_steps are the same.")
     info = {} if info is None else info
     checks.check_info(info)
     if success is not None:

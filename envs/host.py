@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -41,7 +42,7 @@ class HostEnv(abc.ABC):
 
     @abc.abstractmethod
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
-        """``num_envs`` environments in mode ``SAME_STEP``; ``seed`` fixes all that follows the next reset."""
+        """``num_envs`` environments in mode ``SAME_STEP``; ``seed`` is that of the first reset that is given none."""
 
     @abc.abstractmethod
     def success(self, transition: Transition) -> Any:
@@ -150,6 +151,25 @@ def numeric_parts(space: spaces.Space, obs: Any) -> Any:
     if isinstance(space, spaces.Tuple):
         return tuple(numeric_parts(part, value) for part, value in zip(space, obs, strict=True))
     return np.asarray(obs)
+
+
+def lane_seeds(seed: Any, num_envs: int) -> list[int | None]:
+    """A seed for every lane: s gives lane i the seed s + i; a list or an array gives each its own, None gives none.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for a list of another length.
+    """
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, Integral):
+        return [int(seed) + lane for lane in range(num_envs)]
+    given = seed.tolist() if isinstance(seed, np.ndarray) else seed
+    if not isinstance(given, (list, tuple)) or not all(one is None or isinstance(one, Integral) for one in given):
+        raise TypeError(f"seed must be a whole number, or one for each of the {num_envs} lanes, got {seed!r}.")
+    if len(given) != num_envs:
+        raise ValueError(f"expected one seed per lane ({num_envs}), got {len(given)}; give one for each.")
+    return [None if one is None else int(one) for one in given]
 
 
 def device_dtype(dtype: DTypeLike) -> np.dtype:

@@ -10,6 +10,7 @@ import inspect
 import io
 import itertools
 import re
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -121,6 +122,8 @@ class FaramaGrid(gymnasium.Wrapper, RecordConstructorArgs):
 class FaramaEnv(GymnasiumEnv):
     """A level of Farama's MiniGrid, see :func:`farama_task` for the arguments."""
 
+    reported = MappingProxyType({})
+
     def __init__(
         self,
         env_id: str,
@@ -159,7 +162,10 @@ class FaramaEnv(GymnasiumEnv):
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
         """A single environment."""
         _import_minigrid()
-        return FaramaGrid(super().make(render_mode=render_mode), self.observation)
+        return super().make(render_mode=render_mode)
+
+    def _guarded(self, env: gymnasium.Env) -> gymnasium.Env:
+        return FaramaGrid(env, self.observation)  # there is no simulator that could fail
 
     def _probed(self) -> tuple[bool, int]:
         """Whether there is a locked door in one of some first episodes; the time limit."""

@@ -106,10 +106,17 @@ class MiniHackLane(NotCopied, gymnasium.Env):
         return obs, {"events": events, "explored": np.float32(self._explored)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step."""
+        """Step.
+
+        Raises:
+            ValueError: for an action that there is not.
+            ResetNeeded: where there is no episode.
+        """
         if not self._running:
             raise gymnasium.error.ResetNeeded("there is no episode to step, or it is over; call reset().")
-        action = int(action)
+        if not 0 <= (number := int(action)) < len(self.game.actions) or number != action:
+            raise ValueError(f"actions must be whole numbers from 0 to {len(self.game.actions) - 1}, got {action!r}.")
+        action = number
         reward, status = self.game.advance(action)
         self._steps += 1
         arrays = self.game.at_death if status == DEATH and self.game.at_death else self.game.arrays

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from types import ModuleType
 
+import gymnasium
+
 from reward_design._optional import require
 
 BACKENDS = ("egl", "osmesa", "glfw")
@@ -15,6 +17,12 @@ _PROBE = (
     "m.MjrContext(m.MjModel.from_xml_string('<mujoco/>'), m.mjtFontScale.mjFONTSCALE_100); "
     "print('drawn', flush=True); import os; os._exit(0)"
 )
+
+MISSING = (
+    "no OpenGL to draw MuJoCo with ({tried}); on Debian and Ubuntu: apt-get install libosmesa6, then set "
+    "MUJOCO_GL=osmesa (or MUJOCO_GL=egl where there is EGL)."
+)
+"""What to say where there is no OpenGL."""
 
 refused: list[str] = []
 """The OpenGL that was chosen and is not there."""
@@ -57,3 +65,16 @@ def draws(backend: str) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return "drawn" in done.stdout
+
+
+def prepare(env: gymnasium.Env) -> str | None:
+    """Choose an OpenGL for MuJoCo where none is chosen; a sentence if there is none, None for other simulators."""
+    if not hasattr(env.unwrapped, "mujoco_renderer"):
+        return None
+    chosen = (refused or [os.environ.get("MUJOCO_GL")])[0]
+    tried = [chosen] if chosen else [*(["glfw"] if os.environ.get("DISPLAY") else []), "egl", "osmesa"]
+    for backend in tried:
+        if draws(backend):
+            os.environ["MUJOCO_GL"] = backend
+            return None
+    return MISSING.format(tried=", ".join(f"MUJOCO_GL={name}" for name in tried))

@@ -11,9 +11,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from reward_design._cores import num_cores
-from reward_design.envs.mujoco_fault import LOST
+from reward_design.envs.host import lane_seeds
 from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_maths import MODELS, control_weight
+from reward_design.envs.simulator_fault import LOST
 
 WORTH_A_THREAD = 56
 """Degrees of freedom, over all lanes of a thread, from which one more thread pays."""
@@ -106,10 +107,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         """Start an episode in every lane. A seed s gives lane i the seed s + i; a list gives each its own."""
         if seed is None and not self._ready:
             seed = self._seed
-        if seed is None:
-            seeds: Sequence[int | None] = [None] * self.num_envs
-        else:
-            seeds = seed if isinstance(seed, Sequence) else [int(seed) + i for i in range(self.num_envs)]
+        seeds = lane_seeds(seed, self.num_envs)
         self._pay = self._payer(self.num_envs) if self._payer else None
         for lane, own in zip(self.lanes, seeds, strict=True):
             lane.reset(seed=own)

@@ -14,11 +14,11 @@ from reward_design.core import Transition
 from reward_design.envs.base import Factor, FunctionalEnv, Task
 from reward_design.envs.control import check_settings, no_reward, weighted
 from reward_design.envs.host import HostEnv
-from reward_design.envs.mujoco_fault import SimulatorFault
 from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_lanes import MujocoVectorEnv
 from reward_design.envs.mujoco_maths import MODELS, control_weight
 from reward_design.envs.mujoco_texts import FACTS, Facts
+from reward_design.envs.simulator_fault import SimulatorFault
 
 VARIANTS = ("sparse", "episodic")
 

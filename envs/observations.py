@@ -4,6 +4,7 @@ import contextlib
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
@@ -35,6 +36,26 @@ def played_amiss(name: str, env: gymnasium.Env) -> str | None:
 def _first_two(name: str, env: gymnasium.Env) -> str | None:
     space = env.observation_space
     return amiss(name, space, env.reset(seed=0)[0]) or amiss(name, space, env.step(env.action_space.sample())[0])
+
+
+def not_finite(name: str, obs: Any, steps: int) -> str | None:
+    """A sentence about NaN or infinity in observations ``[T, B, ...]``, or None.
+
+    Args:
+        name: of the environment.
+        obs: after each step.
+        steps: that were taken before these.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(obs):
+        values = np.asarray(leaf)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            t, lane = np.argwhere(~np.isfinite(values))[0, :2].tolist()
+            part = f" ({jax.tree_util.keystr(path)})" if path else ""
+            return (
+                f"{name!r} gave an observation{part} that is not finite, in lane {lane} after {steps + t + 1} steps: "
+                "end such an episode in the environment, or make it with task_from_gymnasium, which does."
+            )
+    return None
 
 
 def amiss(name: str, space: spaces.Space, obs: Any, path: str = "the observation") -> str | None:

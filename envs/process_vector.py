@@ -6,6 +6,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -17,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import DTypeLike
 
 from reward_design._cores import num_cores
-from reward_design.envs.host import NotCopied, map_space
+from reward_design.envs.host import NotCopied, lane_seeds, map_space
 from reward_design.envs.process_memory import Memory, Path, at
 from reward_design.envs.process_worker import STEP, Worker, end_all
 
@@ -117,9 +118,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
             self.close()
             raise
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every lane. A seed s gives lane i the seed s + i.
 
         Raises:
@@ -127,13 +126,10 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         """
         if seed is None and self._seed is not None:
             seed = self._seed
-        self._seed = None
-        if isinstance(seed, (int, np.integer)):
+        seeds = lane_seeds(seed, self.num_envs)
+        if isinstance(seed, Integral):
             self._seeds = np.random.SeedSequence(int(seed))
-            seed = [int(seed) + lane for lane in range(self.num_envs)]
-        seeds = [None] * self.num_envs if seed is None else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"expected one seed per lane ({self.num_envs}), got {len(seeds)}; give one for each.")
+        self._seed = None
         self._settle()
         self._slot, first, self._started = 0, not self._started, True
         for worker in self._workers:

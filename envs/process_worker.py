@@ -138,7 +138,7 @@ class Lanes:
         for lane, env, seed in zip(self._lanes, self._envs, seeds, strict=True):
             self.current = lane
             obs, info = env.reset(seed=seed, options=options)
-            self._write_obs(slot, lane, obs)
+            self._write(self._obs, (slot, lane), env, obs)
             for (name,), view in self._info:
                 view[slot, lane] = info.get(name, 0)
 
@@ -153,10 +153,9 @@ class Lanes:
                     raise KeyError(f"every step must give the info entry {name!r}, got {sorted(map(str, info))}")
                 view[slot, lane] = info[name]
             if terminated or truncated:
-                for path, view in self._final:
-                    view[lane] = at(obs, path)
+                self._write(self._final, lane, env, obs)
                 obs, _ = env.reset()
-            self._write_obs(slot, lane, obs)
+            self._write(self._obs, (slot, lane), env, obs)
 
     def close(self) -> None:
         """Close all environments, whatever they say."""
@@ -164,9 +163,16 @@ class Lanes:
             with contextlib.suppress(Exception):
                 env.close()
 
-    def _write_obs(self, slot: int, lane: int, obs: Any) -> None:
-        for path, view in self._obs:
-            view[slot, lane] = at(obs, path)
+    def _write(self, views: list[tuple[Path, np.ndarray]], row: Any, env: gymnasium.Env, obs: Any) -> None:
+        try:
+            for path, view in views:
+                view[row] = at(obs, path)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            from reward_design.envs.observations import amiss  # imports JAX, which the server of processes shall not
+
+            if problem := amiss(env.spec.id if env.spec else type(env.unwrapped).__name__, env.observation_space, obs):
+                raise ValueError(problem) from error
+            raise
 
     def _action_of(self, lane: int) -> Any:
         if self._discrete:

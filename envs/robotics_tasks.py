@@ -14,10 +14,10 @@ from reward_design.core import Reward, Transition
 from reward_design.envs.base import Factor, Task
 from reward_design.envs.control import check_settings, weighted
 from reward_design.envs.gymnasium_task import GymnasiumEnv
-from reward_design.envs.mujoco_fault import SimulatorFault
 from reward_design.envs.robotics_compat import register_robotics
 from reward_design.envs.robotics_goals import MazePaths, goal_distance, length
 from reward_design.envs.robotics_texts import FACTS, Facts
+from reward_design.envs.simulator_fault import SimulatorFault
 
 
 class RoboticsEnv(GymnasiumEnv):
@@ -54,7 +54,9 @@ class RoboticsEnv(GymnasiumEnv):
     def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
         """A single environment."""
         register_robotics()
-        env = super().make(render_mode=render_mode)
+        return super().make(render_mode=render_mode)
+
+    def _guarded(self, env: gymnasium.Env) -> gymnasium.Env:
         if model_file := getattr(env.unwrapped, "tmp_xml_file_path", None):  # has been read, and nobody deletes it
             Path(model_file).unlink(missing_ok=True)
         return GoalEnv(env)

@@ -1,7 +1,7 @@
 """Environments stepped one after another in this process, with the numbers of :class:`ProcessVectorEnv`."""
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import DTypeLike
 
-from reward_design.envs.host import NotCopied, map_space
+from reward_design.envs.host import NotCopied, lane_seeds, map_space
 from reward_design.envs.process_memory import Memory, at
 from reward_design.envs.process_worker import Lanes
 
@@ -70,16 +70,10 @@ class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         self._finalizer = weakref.finalize(self, self._lanes.close)  # also at the end of the program
         self._lanes.open(cloudpickle.dumps(make))
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every lane. A seed s gives lane i the seed s + i."""
-        seed, self._seed = (self._seed if seed is None else seed), None
-        if isinstance(seed, (int, np.integer)):
-            seed = [int(seed) + lane for lane in range(self.num_envs)]
-        seeds: list[int | None] = [None] * self.num_envs if seed is None else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"expected one seed per lane ({self.num_envs}), got {len(seeds)}; give one for each.")
+        seeds = lane_seeds(self._seed if seed is None else seed, self.num_envs)
+        self._seed = None
         self._lanes.reset(seeds, options or None, self._slot)
         self._ready = True
         return self._tree(self._obs_views), self._infos()

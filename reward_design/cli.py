@@ -224,9 +224,9 @@ class Play:
 
     def run(self, command: str) -> int:
         """Play, print a line per episode and the means."""
-        from reward_design.experiments import graphics
+        from reward_design.envs import mujoco_gl
 
-        graphics.guard()
+        mujoco_gl.guard()
         from reward_design.experiments import playing
 
         policy, task = playing.found(self.folder, self.task, random=self.random)

@@ -72,3 +72,10 @@ class Broken(Count):
 class BrokenReset(Count):
     def reset(self, *, seed=None, options=None):
         raise OSError("the reactor does not start")
+
+
+class Half(Tree):
+    """Its observations lack a part of their space."""
+
+    def observed(self):
+        return {"z": self._obs}

@@ -41,6 +41,7 @@ def test_a_task_has_what_gymnasium_knows():
 def test_settings_reach_the_environments():
     envs = task("gymnasium/MountainCar-v0", horizon=5, goal_velocity=0.02).vector(2, seed=1)
     assert envs.envs[0].unwrapped.goal_velocity == 0.02
+    envs.reset()
     for _ in range(5):
         _, _, _, truncated, infos = envs.step(np.zeros(2, int))
     assert truncated.all()

@@ -240,6 +240,11 @@ def test_wrapped_pickled_and_copied():
     known = task("minihack/Room-5x5")
     with pytest.raises(gymnasium.error.ResetNeeded, match="there is no episode to step"):
         known.make().step(0)
+    env = known.make()
+    env.reset(seed=0)
+    for action in (8, -1, 1.5):
+        with pytest.raises(ValueError, match=f"actions must be whole numbers from 0 to 7, got {action}"):
+            env.step(action)
     for env in (copy.deepcopy(known.env), pickle.loads(pickle.dumps(known.env))):
         assert env.observation_space == known.env.observation_space
         assert env.make().reset(seed=1)[0]["blstats"].tolist() == known.make().reset(seed=1)[0]["blstats"].tolist()

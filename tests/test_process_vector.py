@@ -21,7 +21,7 @@ import reward_design as rd
 from reward_design.adapters.gymnasium import VectorRewardWrapper
 from reward_design.agents import ppo
 from reward_design.envs.process_vector import ProcessVectorEnv
-from tests.process_envs import DIE, HANG, RAISE, Broken, BrokenReset, Count, Tree
+from tests.process_envs import DIE, HANG, RAISE, Broken, BrokenReset, Count, Half, Tree
 
 INFO = {"time": ((), np.int64)}
 SPACES = {"observation_space": Count.observation_space, "action_space": Count.action_space}
@@ -164,6 +164,11 @@ def test_endless_faults_stop_with_the_cause(vector):
     with pytest.raises(RuntimeError, match=r"lanes 2 to 3 failed 2 times in a row; the last time it raised ZeroDiv"):
         envs.step(fatal)
     assert not any(map(alive, pids))
+
+
+def test_an_observation_that_lacks_an_entry_is_named(vector):
+    with pytest.raises(RuntimeError, match=r"it raised ValueError in lane 0: 'Half': the observation lacks 'a', which"):
+        vector(Half, observation_space=Half.observation_space, action_space=Half.action_space, info={}).reset()
 
 
 @pytest.mark.parametrize("spaces_known", [False, True])

@@ -12,6 +12,7 @@ import pytest
 
 import reward_design as rd
 from reward_design._optional import require, unloadable
+from reward_design.envs import mujoco_gl, task
 from reward_design.envs.mujoco_gl import guard
 
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")
@@ -105,3 +106,14 @@ def test_an_unknown_opengl_is_refused_with_those_there_are(monkeypatch):
     monkeypatch.delitem(sys.modules, "mujoco", raising=False)
     with pytest.raises(ValueError, match=r"MUJOCO_GL must be egl, osmesa, glfw or off \(no pictures\), got 'elg'"):
         guard()
+
+
+def test_pictures_of_mujoco_without_opengl_say_what_to_install(monkeypatch):
+    env = task("mujoco/Hopper").make(render_mode="rgb_array")
+    env.reset(seed=0)
+    monkeypatch.setattr(mujoco_gl, "draws", lambda backend: False)
+    with pytest.raises(ImportError, match=r"no OpenGL to draw MuJoCo with .*apt-get install libosmesa6"):
+        env.render()
+    words = r"render_mode must be None or one of 'human', 'rgb_array', .* got 'ansi'"
+    with pytest.warns(UserWarning, match="render_mode='ansi'"), pytest.raises(ValueError, match=words):
+        task("mujoco/Hopper").make(render_mode="ansi")

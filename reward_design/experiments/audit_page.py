@@ -16,8 +16,9 @@ from reward_design.core import Reward
 from reward_design.describe import describe
 from reward_design.distance import Audit
 from reward_design.distance.findings import tidy
+from reward_design.envs import mujoco_gl
 from reward_design.envs.base import Layout, Task
-from reward_design.experiments import graphics, plots, report
+from reward_design.experiments import plots, report
 
 FILE = "audit.html"
 MAX_FRAMES = 100
@@ -146,7 +147,7 @@ def _listed(states: list[int]) -> str:
 def _clip(audit: Audit, task: Task, weights: np.ndarray) -> Markup:
     """One episode of a linear policy as an animated picture."""
     env = task.make(render_mode="rgb_array")
-    if (missing := graphics.prepare(env)) is not None:
+    if (missing := mujoco_gl.prepare(env)) is not None:
         raise RuntimeError(missing)
     obs, _ = env.reset(seed=0)
     frames: list[Any] = [env.render()]

@@ -98,9 +98,9 @@ class Audit:
 
     def run(self, command: str) -> int:
         """Audit, print, write the page."""
-        from reward_design.experiments import graphics
+        from reward_design.envs import mujoco_gl
 
-        graphics.guard()
+        mujoco_gl.guard()
         from reward_design.distance import audit
         from reward_design.envs import task as find
         from reward_design.experiments import audit_page, designs

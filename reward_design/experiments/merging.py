@@ -10,6 +10,7 @@ import numpy as np
 from reward_design.experiments import artifacts
 from reward_design.experiments.results import Results
 from reward_design.experiments.store import FILE, Store, StoreError, folders_below, plain, read
+from reward_design.experiments.units import FAULTS
 
 
 def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Results | dict[str, Results]:
@@ -152,6 +153,8 @@ def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: str) -> 
     losses = {
         k: (share * _numbers(ours["losses"][k]) + (1 - share) * _numbers(theirs["losses"][k])) for k in ours["losses"]
     }
+    if FAULTS in losses:  # counts, not means
+        losses[FAULTS] = _numbers(ours["losses"][FAULTS]) + _numbers(theirs["losses"][FAULTS])
     total = {key: ours[key] + theirs[key] for key in ("wall_s", "compile_s", "env_steps")}
     return {**ours, **per_seed, "losses": losses, **total}
 

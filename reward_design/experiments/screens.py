@@ -14,8 +14,9 @@ import numpy as np
 from rich.console import Console
 
 from reward_design.core import Output, Transition
+from reward_design.envs import mujoco_gl
 from reward_design.envs.base import Task
-from reward_design.experiments import graphics, video
+from reward_design.experiments import video
 
 TERMINAL_FPS = 8.0
 MEMORY = 128 * 2**20
@@ -153,7 +154,7 @@ def screen_for(
         return Screen()
     probe = task.make()
     usual = probe.metadata.get("render_fps") or 30
-    problem = None if terminal else graphics.prepare(probe)
+    problem = None if terminal else mujoco_gl.prepare(probe)
     probe.close()
     if terminal:
         if not _draws(task, "ansi"):

@@ -13,6 +13,7 @@ from reward_design.experiments import alignment, plots, report, suites
 from reward_design.experiments.ranked_design import starved_note, unlearned_note
 from reward_design.experiments.results import Results, Row
 from reward_design.experiments.suites import Verdict
+from reward_design.experiments.units import faults_note
 
 
 def console() -> Console:
@@ -30,7 +31,7 @@ def show(results: Results) -> None:
         if auxiliary is not None:
             out.print(f"{task}: {alignment.of_unit(unit, auxiliary)}", markup=False, highlight=False, soft_wrap=True)
         metrics = unit.record.get("losses", {})
-        for note in (starved_note(metrics), unlearned_note(metrics)):
+        for note in (starved_note(metrics), unlearned_note(metrics), faults_note(metrics)):
             if note is not None:
                 out.print(f"{task}, {reward}: {note}.", markup=False, highlight=False, soft_wrap=True)
     for (task, reward), unit in results.failed.items():

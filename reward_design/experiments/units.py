@@ -24,6 +24,8 @@ NUM_POINTS = 200
 """Points kept of a learning curve; longer runs are averaged in groups of updates."""
 NUM_CHUNKS = 20
 """Progress reports per unit (about)."""
+FAULTS = "faults"
+"""Metric of agents on the host: episodes that a worker or simulator has cut so far."""
 _PER_SEED = ("true_return", "shaped_return", "success", "length")
 _LEARNED = ("phi1", "phi2", "phi3", "discount")
 
@@ -203,20 +205,23 @@ def summary(metrics: Mapping[str, Any], steps_per_update: int, *, tail: float = 
 
     Episode metrics of a group of updates are means over the episodes that ended in it; where none ended, the value
     before. ``phi1`` to ``phi3`` and ``discount`` of behaviour alignment are kept per seed too. Other metrics (losses)
-    are means over updates and seeds.
+    are means over updates and seeds; ``faults`` counts those of all seeds so far.
     """
     num_updates = metrics["true_return"].shape[1]
     edges = np.unique(np.linspace(0, num_updates, min(num_updates, NUM_POINTS) + 1).round().astype(int))
     episodes = np.asarray(metrics["episodes"], float)
     names = [k for k in metrics if k in (*_PER_SEED, *_LEARNED) or k.startswith("term/")]
     others = [k for k in metrics if k not in (*names, "episodes", "env_steps")]
+    losses = {k: np.add.reduceat(metrics[k].mean(0), edges[:-1]) / np.diff(edges) for k in others}
+    if FAULTS in losses:
+        losses[FAULTS] = np.asarray(metrics[FAULTS], float).sum(0)[edges[1:] - 1]
     last = np.array([num_updates - max(1, int(num_updates * tail)), num_updates])
     final = {k: _grouped(metrics[k], episodes, last)[:, 0] for k in names}
     final["true_return_over_training"] = _known_mean(metrics["true_return"])
     return {
         "steps": edges[1:] * steps_per_update,
         "curves": {k: _grouped(metrics[k], episodes, edges) for k in names},
-        "losses": {k: np.add.reduceat(metrics[k].mean(0), edges[:-1]) / np.diff(edges) for k in others},
+        "losses": losses,
         "final": final,
         "episodes": episodes.sum(1),
     }
@@ -226,7 +231,21 @@ def line(metrics: Mapping[str, Any], steps_per_update: int) -> dict[str, Any]:
     """One line for metrics ``[1, U]`` of a single run: values over all of them, means of the others in ``losses``."""
     found = summary(metrics, steps_per_update, tail=1.0)
     values = {name: value[0] for name, value in found["final"].items()}
-    return {**values, "losses": {name: np.mean(np.asarray(metrics[name], float)) for name in found["losses"]}}
+    means = {name: np.mean(np.asarray(metrics[name], float)) for name in found["losses"]}
+    return {**values, "losses": means | {name: found["losses"][name][-1] for name in means if name == FAULTS}}
+
+
+def faults_note(losses: Mapping[str, Any]) -> str | None:
+    """What to tell where episodes were cut by faults, or None.
+
+    Example:
+        >>> faults_note({"faults": [0.0, 3.0]})
+        '3 episodes were cut by a fault of their simulator or worker'
+        >>> faults_note({"faults": [0.0]}) is None
+        True
+    """
+    number = int(np.asarray(losses.get(FAULTS, 0.0)).ravel()[-1])
+    return f"{number} episodes were cut by a fault of their simulator or worker" if number else None
 
 
 def _known_mean(values: Any) -> np.ndarray:

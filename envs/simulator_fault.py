@@ -1,0 +1,91 @@
+"""A single simulated environment whose episode ends when the simulator loses it."""
+
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import RecordConstructorArgs
+
+from reward_design.envs.mujoco_gl import prepare
+
+LOST = slice(3, 6)
+"""MuJoCo's warnings that mean a lost simulation: bad position, velocity, acceleration."""
+
+
+class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
+    """Ends an episode in which a simulator gives NaN, or MuJoCo had to reset itself, as the vector environments do.
+
+    Such a step has terminated False, truncated True, reward 0, the observation before it, numbers in ``info`` 0 and
+    ``info["simulator_fault"]`` True.
+
+    Args:
+        env: any environment; of MuJoCo's the state of the simulator is watched as well.
+        always: other steps say ``info["simulator_fault"]``, too (False).
+
+    Raises:
+        ValueError: from ``step``, for an action that is not finite.
+        ResetNeeded: from ``step`` of a copy of a MuJoCo environment, or of one restored from a pickle, before its first
+            ``reset``.
+        ImportError: from ``render``, where there is no OpenGL to draw MuJoCo with; with what to install.
+    """
+
+    def __init__(self, env: gymnasium.Env, *, always: bool = True) -> None:
+        RecordConstructorArgs.__init__(self, always=always)
+        super().__init__(env)
+        self._always, self._copied, self._drawable = always, False, False
+        self._mujoco = _has_mujoco(env)
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        vars(self).update(held)
+        self._copied = self._mujoco  # gymnasium copies MuJoCo by its settings, so that the episode is lost
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        self._obs, info = self.env.reset(**kwargs)
+        self._copied = False
+        return self._obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and end the episode after a fault."""
+        if not _finite(action):
+            raise ValueError(f"actions must be finite, got {action}.")
+        if self._copied:
+            raise ResetNeeded("a copy of a MuJoCo environment does not keep its episode; call reset before step.")
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if self._lost() or not _finite((obs, reward)):
+            info = {name: _blank(value) for name, value in info.items()}
+            return self._obs, 0.0, False, True, {**info, "simulator_fault": True}
+        self._obs = obs
+        if self._mujoco:  # gymnasium hands out views of the simulator's state
+            info = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in info.items()}
+            reward = float(reward)
+        return obs, reward, terminated, truncated, {**info, "simulator_fault": False} if self._always else info
+
+    def render(self) -> Any:
+        """A picture; chooses an OpenGL for MuJoCo where none is chosen."""
+        if not self._drawable and self.render_mode not in (None, "human"):
+            if (missing := prepare(self.env)) is not None:
+                raise ImportError(missing)
+            self._drawable = True
+        return self.env.render()
+
+    def _lost(self) -> bool:
+        if not self._mujoco:
+            return False
+        data: Any = self.env.unwrapped.data  # pyright: ignore[reportAttributeAccessIssue]
+        return bool((data.warning.number[LOST] > 0).any()) or not _finite((data.qpos, data.qvel))
+
+
+def _has_mujoco(env: gymnasium.Env) -> bool:
+    return type(getattr(env.unwrapped, "data", None)).__name__ == "MjData"
+
+
+def _finite(tree: Any) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+def _blank(value: Any) -> Any:
+    """Zero in the place of numbers."""
+    return np.zeros_like(value)[()] if isinstance(value, (bool, int, float, np.ndarray, np.generic)) else value
