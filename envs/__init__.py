@@ -115,18 +115,32 @@ def recipe(made: Task | FunctionalEnv | HostEnv) -> tuple[str, dict[str, Any]] |
     return _RECIPES.get(env)
 
 
-def list_tasks() -> dict[str, str]:
+def list_tasks(family: str | None = None) -> dict[str, str]:
     """One line of text for each task.
+
+    Args:
+        family: None for the tasks of this package; a key of :func:`list_adapters` for those that it opens, by the names
+            that :func:`task` takes.
+
+    Raises:
+        ValueError: for an unknown family.
+        ImportError: if the family needs an extra that is not installed.
 
     Example:
         >>> list_tasks()["chain"]
         'walk to the far end of a corridor (tabular)'
+        >>> list_tasks("mujoco")["mujoco/Hopper-sparse"]
+        'A planar one-legged hopper hops to the right. Pays only past a distance, or at the target.'
     """
+    if family is not None:
+        return importlib.import_module("reward_design.envs.families").list_family(family)
     return {name: line for name, (_, line) in TASKS.items()}
 
 
 def list_adapters() -> dict[str, str]:
     """One line of text for each family of environments that ``task("<prefix>/<id>")`` opens.
+
+    ``list_tasks(prefix)`` names its tasks.
 
     Example:
         >>> sorted(list_adapters())

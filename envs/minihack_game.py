@@ -24,6 +24,8 @@ from reward_design.envs.minihack_glyphs import glyphs
 WHAT = "MiniHack levels"
 CUSTOM = "custom"
 """Name of a level that ``des_file`` describes."""
+UNSUPPORTED = ("Boxoban", "LavaCrossing", "SimpleCrossing")
+"""Levels of MiniHack that cannot be made: their files are missing, or they are of an older minigrid."""
 ARRAYS = ("glyphs", "blstats", "message", "program_state", "internal", "inv_glyphs", "inv_letters")
 """What NetHack always fills in."""
 DEATH, SUCCESS = 1, 2
@@ -259,9 +261,9 @@ def _spec(env_id: str) -> Any:
     known = registered()
     if env_id not in known:
         raise ValueError(f"MiniHack has no level {env_id!r}{suggestion(env_id, [*known, CUSTOM])}")
-    if env_id.startswith("Boxoban"):
+    if env_id.startswith(UNSUPPORTED[0]):
         raise ValueError(f"{env_id!r} needs level files that its authors offer for download only; it is not supported.")
-    if env_id.startswith(("LavaCrossing", "SimpleCrossing")):
+    if env_id.startswith(UNSUPPORTED[1:]):
         raise ValueError(f"{env_id!r} was written for an older minigrid and cannot be made with this one.")
     return gymnasium.spec(known[env_id])
 

@@ -241,11 +241,15 @@ class Play:
 class List:
     """Name the tasks, reward designs and agents, with a line of text each."""
 
+    family: Annotated[str | None, arg(metavar="NAME")] = None
+    """Name every task of one family of environments instead: mujoco, minihack, robotics, minigrid, mjx, gymnax or
+    gymnasium."""
+
     def run(self, command: str) -> int:
         """Print the lists."""
         from reward_design.experiments import terminal
 
-        terminal.show_names()
+        terminal.show_names(self.family)
         return 0
 
 

@@ -59,6 +59,15 @@ def test_list_names_everything(capsys):
         assert word in text
 
 
+def test_list_names_every_task_of_a_family(capsys):
+    assert cli.main(["list", "--family", "mujoco"]) == 0
+    text = capsys.readouterr().out
+    for word in ("mujoco/HalfCheetah ", "mujoco/Humanoid-episodic", "Pays only past a distance"):
+        assert word in text
+    assert cli.main(["list", "--family", "mujco"]) == 2
+    assert "unknown family 'mujco'; did you mean 'mujoco'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

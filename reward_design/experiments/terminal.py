@@ -86,14 +86,18 @@ def final_table(results: Results) -> Table:
     return table
 
 
-def show_names() -> None:
-    """Print tasks, reward designs and agents with a line of text each."""
+def show_names(family: str | None = None) -> None:
+    """Print tasks, reward designs and agents with a line of text each, or the tasks of a family of environments."""
     from reward_design import agents, envs
     from reward_design.experiments.designs import DESIGNS
 
     out = console()
+    if family is not None:
+        _names(out, f"Tasks of {family}", "--task", envs.list_tasks(family))
+        return
     adapters = {f"{name}/<id>": text for name, text in envs.list_adapters().items()}
     _names(out, "Tasks", "--task", {**envs.list_tasks(), **adapters})
+    out.print("  every id of a family: [bold]reward-design list --family minihack[/bold]\n", highlight=False)
     _names(out, "Reward designs", "--rewards", {name: design.description for name, design in DESIGNS.items()})
     out.print("  or your own as [bold]module:attribute[/bold]: a Reward, or a function that takes the task\n")
     _names(out, "Agents", "--agent", agents.list_agents())
