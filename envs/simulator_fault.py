@@ -1,10 +1,11 @@
 """A single simulated environment whose episode ends when the simulator loses it."""
 
+import math
 from typing import Any
 
 import gymnasium
-import jax
 import numpy as np
+from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
@@ -36,6 +37,7 @@ class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
         super().__init__(env)
         self._always, self._copied, self._drawable = always, False, False
         self._mujoco = _has_mujoco(env)
+        self._real_actions = not isinstance(env.action_space, spaces.Discrete)
 
     def __setstate__(self, held: dict[str, Any]) -> None:
         vars(self).update(held)
@@ -43,21 +45,21 @@ class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
-        self._obs, info = self.env.reset(**kwargs)
-        self._copied = False
-        return self._obs, info
+        obs, info = self.env.reset(**kwargs)
+        self._obs, self._copied = _kept(obs), False
+        return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and end the episode after a fault."""
-        if not _finite(action):
+        if self._real_actions and not _finite(action):
             raise ValueError(f"actions must be finite, got {action}.")
         if self._copied:
             raise ResetNeeded("a copy of a MuJoCo environment does not keep its episode; call reset before step.")
         obs, reward, terminated, truncated, info = self.env.step(action)
-        if self._lost() or not _finite((obs, reward)):
+        if (self._mujoco and self._lost()) or not (math.isfinite(reward) and _finite(obs)):
             info = {name: _blank(value) for name, value in info.items()}
             return self._obs, 0.0, False, True, {**info, "simulator_fault": True}
-        self._obs = obs
+        self._obs = _kept(obs)
         if self._mujoco:  # gymnasium hands out views of the simulator's state
             info = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in info.items()}
             reward = float(reward)
@@ -72,8 +74,6 @@ class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
         return self.env.render()
 
     def _lost(self) -> bool:
-        if not self._mujoco:
-            return False
         data: Any = self.env.unwrapped.data  # pyright: ignore[reportAttributeAccessIssue]
         return bool((data.warning.number[LOST] > 0).any()) or not _finite((data.qpos, data.qvel))
 
@@ -82,8 +82,21 @@ def _has_mujoco(env: gymnasium.Env) -> bool:
     return type(getattr(env.unwrapped, "data", None)).__name__ == "MjData"
 
 
+def _kept(obs: Any) -> Any:
+    """A copy; environments may write the next observation into the same array."""
+    if isinstance(obs, np.ndarray):
+        return obs.copy()
+    if isinstance(obs, dict):
+        return {name: _kept(part) for name, part in obs.items()}
+    return tuple(map(_kept, obs)) if isinstance(obs, tuple) else obs
+
+
 def _finite(tree: Any) -> bool:
-    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+    if isinstance(tree, np.ndarray):
+        return tree.dtype.kind not in "fc" or bool(np.logical_and.reduce(np.isfinite(tree), None))
+    if isinstance(tree, (dict, tuple, list)):
+        return all(map(_finite, tree.values() if isinstance(tree, dict) else tree))
+    return bool(np.isfinite(tree))
 
 
 def _blank(value: Any) -> Any:
