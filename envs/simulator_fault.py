@@ -56,7 +56,7 @@ class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
         if self._copied:
             raise ResetNeeded("a copy of a MuJoCo environment does not keep its episode; call reset before step.")
         obs, reward, terminated, truncated, info = self.env.step(action)
-        if (self._mujoco and self._lost()) or not (math.isfinite(reward) and _finite(obs)):
+        if (self._mujoco and self._lost()) or not (_finite(reward) and _finite(obs)):
             info = {name: _blank(value) for name, value in info.items()}
             return self._obs, 0.0, False, True, {**info, "simulator_fault": True}
         self._obs = _kept(obs)
@@ -96,7 +96,7 @@ def _finite(tree: Any) -> bool:
         return tree.dtype.kind not in "fc" or bool(np.logical_and.reduce(np.isfinite(tree), None))
     if isinstance(tree, (dict, tuple, list)):
         return all(map(_finite, tree.values() if isinstance(tree, dict) else tree))
-    return bool(np.isfinite(tree))
+    return not isinstance(tree, (float, np.floating)) or math.isfinite(tree)
 
 
 def _blank(value: Any) -> Any:
