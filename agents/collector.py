@@ -88,8 +88,9 @@ class Collector:
             if self.lost.any():
                 _drop(rows, t, self.lost, began)
             extras.append(extra)
-        if (problem := not_finite(self.env.name, rows.next_obs, self._steps)) is not None:
-            raise ValueError(problem)
+        for obs in (rows.next_obs, rows.obs):  # the latter holds what a reset gave
+            if (problem := not_finite(self.env.name, obs, self._steps)) is not None:
+                raise ValueError(problem)
         self._steps += self.num_steps
         return rows, jax.tree.map(lambda *steps: np.stack(steps), *extras)
 
@@ -174,6 +175,7 @@ def _drop(rows: Transition, t: int, lost: np.ndarray, began: np.ndarray) -> None
             rows.mask[t, lane] = rows.truncated[t, lane] = False
         elif t > 0:
             rows.truncated[t - 1, lane], rows.mask[t, lane] = True, False
+            rows.reward[t - 1, lane] += rows.reward[t, lane]  # what a wrapper still owed
 
 
 def _cast(parts: Any, obs: Any) -> Any:

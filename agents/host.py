@@ -15,6 +15,8 @@ from reward_design.core import Reward
 from reward_design.envs.base import Task
 from reward_design.envs.host import HostEnv, SpacesOnly
 
+MAX_LOSSES = 10
+"""Episodes per lane that an evaluation may lose with their workers."""
 MAX_STEPS = 10_000
 """Steps after which an episode is cut that is only played, where the environment has no time limit."""
 
@@ -50,8 +52,8 @@ def train_host(
         on_update: called with the number of updates done, their metrics and the state.
 
     Returns:
-        Final state and metrics ``[num_updates]``, with ``faults``: episodes that a worker or simulator has cut so far;
-        those that a worker lost are in no other metric (but where its step was the first of a rollout).
+        Final state and metrics ``[num_updates]``, with ``faults``: episodes that a worker or simulator has cut in this
+        call; those that a worker lost are in no other metric (but where its step was the first of a rollout).
 
     Raises:
         TypeError: for an agent that only runs on the device, and spaces or a kind of reward that it cannot serve.
@@ -166,6 +168,9 @@ def evaluate_host(
 
     Returns:
         ``true_return``, ``success`` and ``length`` per episode.
+
+    Raises:
+        RuntimeError: if more than ``MAX_LOSSES`` episodes per lane are lost with their workers.
     """
     assert agent.host_policy is not None
     env = described(envs)
@@ -175,7 +180,7 @@ def evaluate_host(
     quota = np.full(envs.num_envs, -(-num_episodes // envs.num_envs))
     total, length = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
     limit = max(env.horizon or 0, MAX_STEPS)
-    played: dict[str, list[float]] = {"true_return": [], "success": [], "length": []}
+    losses, played = 0, {"true_return": [], "success": [], "length": []}
     while (quota > 0).any():
         rows, _ = collector.collect(policy, rng)
         total += np.where(rows.mask[0], rows.reward[0], 0.0)
@@ -189,6 +194,11 @@ def evaluate_host(
             quota[lane] -= 1
             total[lane] = length[lane] = 0
         total[collector.lost] = length[collector.lost] = 0
+        losses += int(collector.lost.sum())
+        if losses > MAX_LOSSES * envs.num_envs:
+            raise RuntimeError(
+                f"{env.name!r}: {losses} episodes of an evaluation were lost with their workers; the warnings say why."
+            )
     return {name: np.asarray(values, np.float32) for name, values in played.items()}
 
 

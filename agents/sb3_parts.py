@@ -117,7 +117,7 @@ class EpisodeLog(VecEnvWrapper):
             self._end(ended, self._success(obs, true, dones, ended, infos))
         self._obs = obs
         self._num_steps += self.num_envs
-        self._faults += sum(bool(info.get("simulator_fault")) for info in infos)
+        self._faults += sum(bool(info.get("simulator_fault") or info.get("worker_fault")) for info in infos)
         if self.steps_per_row and self._num_steps % self.steps_per_row == 0:
             self._row()
         return obs, rewards, dones, infos

@@ -274,7 +274,7 @@ class Task:
 
         Args:
             num_envs: number of environments.
-            seed: of the first ``reset`` that is given none; ``vector(n, seed=s).reset()`` is
+            seed: of the first ``reset``, if that is given none; ``vector(n, seed=s).reset()`` is
                 ``vector(n).reset(seed=s)``.
 
         Raises:

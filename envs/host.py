@@ -1,7 +1,7 @@
 """Environments that a simulator steps on the host, seen by tasks and agents."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -42,7 +42,7 @@ class HostEnv(abc.ABC):
 
     @abc.abstractmethod
     def vector(self, num_envs: int, *, seed: int | None = None) -> gymnasium.vector.VectorEnv:
-        """``num_envs`` environments in mode ``SAME_STEP``; ``seed`` is that of the first reset that is given none."""
+        """``num_envs`` environments in mode ``SAME_STEP``; ``seed`` is that of the first reset, if it is given none."""
 
     @abc.abstractmethod
     def success(self, transition: Transition) -> Any:
@@ -165,7 +165,8 @@ def lane_seeds(seed: Any, num_envs: int) -> list[int | None]:
     if isinstance(seed, Integral):
         return [int(seed) + lane for lane in range(num_envs)]
     given = seed.tolist() if isinstance(seed, np.ndarray) else seed
-    if not isinstance(given, (list, tuple)) or not all(one is None or isinstance(one, Integral) for one in given):
+    listed = isinstance(given, Sequence) and not isinstance(given, (str, bytes))
+    if not listed or not all(one is None or isinstance(one, Integral) for one in given):
         raise TypeError(f"seed must be a whole number, or one for each of the {num_envs} lanes, got {seed!r}.")
     if len(given) != num_envs:
         raise ValueError(f"expected one seed per lane ({num_envs}), got {len(given)}; give one for each.")

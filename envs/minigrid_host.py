@@ -159,10 +159,9 @@ class FaramaEnv(GymnasiumEnv):
         self.name = f"minigrid/{env_id}"
         self.has_locked_door, self.horizon = self._probed()
 
-    def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
-        """A single environment."""
+    def _made(self, which: Any, render_mode: str | None = None) -> gymnasium.Env:
         _import_minigrid()
-        return super().make(render_mode=render_mode)
+        return super()._made(which, render_mode)
 
     def _guarded(self, env: gymnasium.Env) -> gymnasium.Env:
         return FaramaGrid(env, self.observation)  # there is no simulator that could fail

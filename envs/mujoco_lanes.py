@@ -36,7 +36,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         name: a key of :data:`reward_design.envs.mujoco_maths.MODELS`.
         num_envs: number of lanes ``B``.
         horizon: time limit; by default the registered one.
-        seed: of the first ``reset`` that is given none; lane ``i`` gets ``seed + i``.
+        seed: of the first ``reset``, if that is given none; lane ``i`` gets ``seed + i``.
         host_env: what made this, for agents.
         num_threads: threads that step lanes (MuJoCo lets others run meanwhile); by default as many as there is work
             for, up to one per core and 4.

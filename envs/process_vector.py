@@ -45,7 +45,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         timeout: seconds that a worker may take for one step or reset of its lanes.
         start_timeout: seconds that a worker may take to start and make its environments.
         max_faults: faults in a row of one worker that end it all.
-        seed: of the first ``reset`` that is given none; lane ``i`` gets ``seed + i``.
+        seed: of the first ``reset``, if that is given none; lane ``i`` gets ``seed + i``.
         info: shape and dtype of the info entries to hand on; every step of an environment must have them.
         fault_info: value of info entries in the row of a fault, where 0 will not do.
         observation_space: of one environment; by default, that of one made (and closed) in this process.
@@ -214,7 +214,8 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
             infos[name][fault] = self._fault_info.get(name, 0)
         ended = terminated | truncated
         if ended.any():
-            infos["final_info"] = {**infos, **{f"_{name}": ended.copy() for name in infos}}
+            told = {**infos, "worker_fault": fault}
+            infos["final_info"] = {**told, **{f"_{name}": ended.copy() for name in told}}
             finals = iter([view for path, view in self._views.items() if path[0] == "final_obs"])
 
             def final(view: np.ndarray) -> np.ndarray:

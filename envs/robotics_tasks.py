@@ -51,10 +51,9 @@ class RoboticsEnv(GymnasiumEnv):
         self.name = "robotics/" + "-".join(filter(None, [base, variant]))
         check_settings(self.name, horizon=self.horizon, gamma=gamma)
 
-    def make(self, *, render_mode: str | None = None) -> gymnasium.Env:
-        """A single environment."""
+    def _made(self, which: Any, render_mode: str | None = None) -> gymnasium.Env:
         register_robotics()
-        return super().make(render_mode=render_mode)
+        return super()._made(which, render_mode)
 
     def _guarded(self, env: gymnasium.Env) -> gymnasium.Env:
         if model_file := getattr(env.unwrapped, "tmp_xml_file_path", None):  # has been read, and nobody deletes it

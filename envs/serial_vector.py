@@ -27,7 +27,7 @@ class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
     Args:
         make: makes one environment.
         num_envs: number of lanes ``B``.
-        seed: of the first ``reset`` that is given none; lane ``i`` gets ``seed + i``.
+        seed: of the first ``reset``, if that is given none; lane ``i`` gets ``seed + i``.
         info: shape and dtype of the info entries to hand on; every step of an environment must have them.
         observation_space: of one environment.
         action_space: likewise.

@@ -26,7 +26,7 @@ class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
         always: other steps say ``info["simulator_fault"]``, too (False).
 
     Raises:
-        ValueError: from ``step``, for an action that is not finite.
+        ValueError: from ``step``, for an action that is not finite; from ``reset``, for such an observation.
         ResetNeeded: from ``step`` of a copy of a MuJoCo environment, or of one restored from a pickle, before its first
             ``reset``.
         ImportError: from ``render``, where there is no OpenGL to draw MuJoCo with; with what to install.
@@ -46,6 +46,9 @@ class SimulatorFault(gymnasium.Wrapper, RecordConstructorArgs):
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         obs, info = self.env.reset(**kwargs)
+        if not _finite(obs):
+            name = self.spec.id if self.spec else type(self.unwrapped).__name__
+            raise ValueError(f"{name!r}: the observation of a reset is not finite: {obs}.")
         self._obs, self._copied = _kept(obs), False
         return obs, info
 
@@ -96,7 +99,9 @@ def _finite(tree: Any) -> bool:
         return tree.dtype.kind not in "fc" or bool(np.logical_and.reduce(np.isfinite(tree), None))
     if isinstance(tree, (dict, tuple, list)):
         return all(map(_finite, tree.values() if isinstance(tree, dict) else tree))
-    return not isinstance(tree, (float, np.floating)) or math.isfinite(tree)
+    if isinstance(tree, (float, np.floating)):
+        return math.isfinite(tree)
+    return not hasattr(tree, "__array__") or isinstance(tree, np.generic) or _finite(np.asarray(tree))
 
 
 def _blank(value: Any) -> Any:

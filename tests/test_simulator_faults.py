@@ -4,6 +4,7 @@ import copy
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -209,6 +210,49 @@ def test_an_evaluation_does_not_count_lost_episodes():
     assert played["length"].tolist() == [10] * 6
 
 
+def test_an_evaluation_that_loses_every_episode_ends():
+    config = ppo.Config(total_timesteps=64, num_envs=2, num_steps=8, num_minibatches=1, hidden=(8,))
+    envs = Lost(2, at=())
+    result = ppo.train_host(config, envs, rd.environment_reward(), jax.random.key(0))
+    envs.taken, envs.at = 0, range(5, 10_000, 5)
+    with pytest.raises(RuntimeError, match="'Lost': 21 episodes of an evaluation were lost with their workers"):
+        evaluate_host(ppo.AGENT, config, envs, result.state, num_episodes=2)
+
+
+def test_what_is_owed_when_a_worker_is_lost_belongs_to_the_step_before():
+    envs = Lost(2, at={4})
+    step = envs.step
+
+    def pays_at_the_end(actions):
+        obs, _, terminated, truncated, infos = step(actions)
+        return obs, np.where(terminated | truncated, 7.0, 0.0), terminated, truncated, infos
+
+    envs.step = pays_at_the_end
+    rows, _ = Collector(envs, SpacesOnly(envs), 6).collect(acts, np.random.default_rng(0))
+    assert rows.reward[:, 0].tolist() == [0, 0, 0, 7, 7, 0]
+    assert rows.mask[:, 0].tolist() == [True] * 4 + [False, True]
+
+
+def test_a_reset_that_gives_nan_is_an_error():
+    class Bad(Ten):
+        def reset(self, **kwargs):
+            return np.full(2, np.nan, np.float32), super().reset(**kwargs)[1]
+
+    with pytest.raises(ValueError, match="'Bad': the observation of a reset is not finite"):
+        SimulatorFault(Bad()).reset(seed=0)
+    envs = gymnasium.vector.SyncVectorEnv([Bad] * 2)
+    with pytest.raises(ValueError, match="not finite, in lane 0"):
+        Collector(envs, SpacesOnly(envs), 3).collect(acts, np.random.default_rng(0))
+
+
+def test_arrays_of_other_libraries_are_watched():
+    env = task("mujoco/Hopper").make()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="actions must be finite"):
+        env.step(jnp.array([jnp.nan, 0.0, 0.0]))
+    env.step(jnp.zeros(3))
+
+
 def test_faults_are_told_and_added_up(capsys):
     known = ten(bad=5)
     agent = ppo.Config(total_timesteps=60, num_envs=2, num_steps=15, num_minibatches=2, hidden=(8,))
@@ -224,6 +268,8 @@ def test_faults_are_told_and_added_up(capsys):
     both = merging._joined(record, record | {"seeds": [1]}, "here")
     assert both["losses"]["faults"].tolist() == [12, 24]
     assert both["losses"]["loss"].tolist() == [1, 2]
+    older = record | {"losses": {"loss": [3.0, 4.0]}, "seeds": [2]}
+    assert set(merging._joined(record, older, "here")["losses"]) == {"loss"}
 
 
 def test_training_says_how_many_episodes_were_cut(tmp_path, capsys):
@@ -231,7 +277,7 @@ def test_training_says_how_many_episodes_were_cut(tmp_path, capsys):
         ten(bad=5), "environment", out=str(tmp_path / "r"), total_timesteps=60,
         config={"num_envs": 2, "num_steps": 15, "num_minibatches": 2, "hidden": (8,)},
     )  # fmt: skip
-    assert "note: 12 episodes were cut by a fault of their simulator or worker" in capsys.readouterr().out
+    assert "note: 12 episodes were cut by a fault of the simulator or a worker" in capsys.readouterr().out
 
 
 def test_a_copy_of_an_environment_without_mujoco_goes_on():

@@ -17,7 +17,7 @@ def test_a_seed_of_vector_is_that_of_its_first_reset(name):
     same = lambda obs: jax.tree.map(np.testing.assert_array_equal, obs, expected)  # noqa: E731
     same(known.vector(2, seed=3).reset()[0])
     same(known.vector(2, seed=5).reset(seed=3)[0])
-    for seed in (np.int64(3), [3, 4], np.array([3, 4])):
+    for seed in (np.int64(3), [3, 4], range(3, 5), np.array([3, 4])):
         same(seeded(seed))
     with pytest.raises(ValueError, match=r"expected one seed per lane \(2\), got 1"):
         seeded([3])

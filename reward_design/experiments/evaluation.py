@@ -193,7 +193,8 @@ def play_lanes(env: FunctionalEnv | HostEnv, act: Callable[[Any], Any], lanes: i
         for row in steps:
             cut = len(rows) + 1 >= (env.horizon or MAX_STEPS)
             truncated = (row.truncated | cut) & ~row.terminated
-            rows.append(row._replace(mask=going, truncated=truncated))
+            counts = going & row.mask if isinstance(env, HostEnv) else going  # not if a worker was lost at its start
+            rows.append(row._replace(mask=counts, truncated=truncated))
             going = going & ~(row.terminated | truncated)
             if not going.any():
                 break

@@ -150,11 +150,10 @@ def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: str) -> 
     per_seed = {
         key: {k: [*ours[key][k], *theirs[key][k]] for k in ours[key]} for key in ("curves", "final")
     } | {key: [*ours[key], *theirs[key]] for key in ("seeds", "episodes")}  # fmt: skip
-    losses = {
-        k: (share * _numbers(ours["losses"][k]) + (1 - share) * _numbers(theirs["losses"][k])) for k in ours["losses"]
-    }
+    parts = {k: (_numbers(values), _numbers(theirs["losses"].get(k, values))) for k, values in ours["losses"].items()}
+    losses = {k: share * mine + (1 - share) * other for k, (mine, other) in parts.items() if k in theirs["losses"]}
     if FAULTS in losses:  # counts, not means
-        losses[FAULTS] = _numbers(ours["losses"][FAULTS]) + _numbers(theirs["losses"][FAULTS])
+        losses[FAULTS] = sum(parts[FAULTS])
     total = {key: ours[key] + theirs[key] for key in ("wall_s", "compile_s", "env_steps")}
     return {**ours, **per_seed, "losses": losses, **total}
 

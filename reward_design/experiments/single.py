@@ -162,7 +162,8 @@ class _Run:
             line = units.line(metrics, self.config.steps_per_update)
             self.lines.row(updates * self.config.steps_per_update, line, speed)
             last = updates >= self.config.num_updates
-            for note in (starved_note(metrics), unlearned_note(metrics) if last else None, units.faults_note(metrics)):
+            at_end = (unlearned_note(metrics), units.faults_note(metrics)) if last else ()
+            for note in (starved_note(metrics), *at_end):
                 if note is not None and note not in self.notes:
                     self.notes.add(note)
                     self.console.print(f"note: {note}.")

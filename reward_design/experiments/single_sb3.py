@@ -98,6 +98,8 @@ class _Reports:
         line = units.line(stacked, steps)
         now = time.perf_counter()
         self.lines.row(updates * steps, line, len(self.rows) * steps / (now - self.tick))
+        if updates >= self.config.num_updates and (note := units.faults_note(line["losses"])) is not None:
+            self.lines.console.print(f"note: {note}.")
         self.keep(updates, line)
         self.rows.clear()
         self.tick = time.perf_counter()

@@ -25,7 +25,7 @@ NUM_POINTS = 200
 NUM_CHUNKS = 20
 """Progress reports per unit (about)."""
 FAULTS = "faults"
-"""Metric of agents on the host: episodes that a worker or simulator has cut so far."""
+"""Metric of agents on the host: episodes that a worker or simulator has cut so far, in one call of training."""
 _PER_SEED = ("true_return", "shaped_return", "success", "length")
 _LEARNED = ("phi1", "phi2", "phi3", "discount")
 
@@ -240,12 +240,15 @@ def faults_note(losses: Mapping[str, Any]) -> str | None:
 
     Example:
         >>> faults_note({"faults": [0.0, 3.0]})
-        '3 episodes were cut by a fault of their simulator or worker'
+        '3 episodes were cut by a fault of the simulator or a worker'
         >>> faults_note({"faults": [0.0]}) is None
         True
     """
     number = int(np.asarray(losses.get(FAULTS, 0.0)).ravel()[-1])
-    return f"{number} episodes were cut by a fault of their simulator or worker" if number else None
+    if not number:
+        return None
+    were = "1 episode was" if number == 1 else f"{number} episodes were"
+    return f"{were} cut by a fault of the simulator or a worker"
 
 
 def _known_mean(values: Any) -> np.ndarray:
