@@ -153,7 +153,7 @@ def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: str) -> 
     parts = {k: (_numbers(values), _numbers(theirs["losses"].get(k, values))) for k, values in ours["losses"].items()}
     losses = {k: share * mine + (1 - share) * other for k, (mine, other) in parts.items() if k in theirs["losses"]}
     if FAULTS in losses:  # counts, not means
-        losses[FAULTS] = sum(parts[FAULTS])
+        losses[FAULTS] = parts[FAULTS][0] + parts[FAULTS][1]
     total = {key: ours[key] + theirs[key] for key in ("wall_s", "compile_s", "env_steps")}
     return {**ours, **per_seed, "losses": losses, **total}
 
