@@ -88,8 +88,8 @@ class Collector:
             if self.lost.any():
                 _drop(rows, t, self.lost, began)
             extras.append(extra)
-        for obs in (rows.next_obs, rows.obs):  # the latter holds what a reset gave
-            if (problem := not_finite(self.env.name, obs, self._steps)) is not None:
+        for obs, before in ((rows.next_obs, self._steps), (rows.obs, self._steps - 1)):  # the latter has resets
+            if (problem := not_finite(self.env.name, obs, before)) is not None:
                 raise ValueError(problem)
         self._steps += self.num_steps
         return rows, jax.tree.map(lambda *steps: np.stack(steps), *extras)

@@ -241,7 +241,7 @@ def test_a_reset_that_gives_nan_is_an_error():
     with pytest.raises(ValueError, match="'Bad': the observation of a reset is not finite"):
         SimulatorFault(Bad()).reset(seed=0)
     envs = gymnasium.vector.SyncVectorEnv([Bad] * 2)
-    with pytest.raises(ValueError, match="not finite, in lane 0"):
+    with pytest.raises(ValueError, match="not finite, in lane 0 after 0 steps"):
         Collector(envs, SpacesOnly(envs), 3).collect(acts, np.random.default_rng(0))
 
 
