@@ -1,7 +1,7 @@
 """A stochastic policy and a value function for any Box, Discrete or Dict observation and Box or Discrete action."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,22 @@ from reward_design.agents import networks, recurrent
 from reward_design.agents.inputs import Inputs
 from reward_design.envs.base import FunctionalEnv
 from reward_design.envs.host import HostEnv
+
+
+class Acted(NamedTuple):
+    """What an update recomputes the probability of actions ``[*batch]`` from.
+
+    Attributes:
+        raw: actions as they were sampled, not clipped.
+        head: logits, or means, ``[*batch, outputs]``.
+        log_std: of Box actions on the host, where the policy may be older than the update's; otherwise ``()``.
+        carry: hidden states that were used, ``()`` without memory.
+    """
+
+    raw: Array
+    head: Array
+    log_std: Any = ()
+    carry: Any = ()
 
 
 class ActorCritic:
@@ -27,7 +43,7 @@ class ActorCritic:
     Args:
         env: gives the spaces.
         hidden: widths of the tanh layers of both networks.
-        normalise_obs: scale features by running moments; discrete observations are one-hot and left as they are.
+        normalise_obs: scale features by running moments, see :class:`~reward_design.agents.inputs.Inputs`.
         torso: ``"mlp"`` flattens the observation, ``"conv"`` encodes each part, see :mod:`reward_design.agents.torsos`.
         memory: width of the memory, 0 for none.
         shared: whether actor and critic share torso and memory.
@@ -79,21 +95,26 @@ class ActorCritic:
 
     def act(
         self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"], carry: Any = ()
-    ) -> tuple[Array, tuple[Any, ...]]:
-        """Action for the environment, and ``(raw action, head)`` from which the update recomputes its probability."""
+    ) -> tuple[Array, Acted]:
+        """Action for the environment, and what the update recomputes its probability from."""
         action, extras, _ = self.step(params, moments, obs, noise, carry)
         return action, extras
 
     def step(
         self, params: Any, moments: networks.Moments, obs: Any, noise: Float[Array, "*batch outputs"], carry: Any = ()
-    ) -> tuple[Array, tuple[Any, ...], Any]:
-        """:meth:`act` of a policy with memory: its extras end with the carry that was used, then comes the next one."""
+    ) -> tuple[Array, Acted, Any]:
+        """:meth:`act` of a policy with memory: the carry of the next step comes last."""
         z = self.follow(params, carry, self.inputs(moments, obs))
         head = self.head(params, z, self.mask(obs))
         raw = sample(self.space, head, params["log_std"], noise)
-        if not self.memory:
-            return to_env(self.space, raw), (raw, head), ()
-        return to_env(self.space, raw), (raw, head, carry), z
+        acted = Acted(raw, head, self.spread(params["log_std"], head.shape), carry if self.memory else ())
+        return to_env(self.space, raw), acted, z if self.memory else ()
+
+    def spread(self, log_std: Any, shape: tuple[int, ...]) -> Any:
+        """:attr:`Acted.log_std`: only on the host may a rollout come from an older policy than the update's."""
+        xp = np if isinstance(log_std, np.ndarray) else jnp
+        by_row = isinstance(self.space, spaces.Box) and isinstance(self.env, HostEnv)
+        return xp.broadcast_to(log_std, shape) if by_row else ()
 
     def initial_carry(self, num_envs: int) -> Any:
         """Hidden states at the start of an episode, ``()`` without memory."""
@@ -129,6 +150,11 @@ class ActorCritic:
     def log_prob_entropy(self, params: Any, head: Array, raw: Array) -> tuple[Array, Array]:
         """Log pi(raw | s) and the policy's entropy, from the head's output."""
         return log_prob_entropy(self.space, head, params["log_std"], raw)
+
+    def acted_log_prob_entropy(self, params: Any, acted: Acted) -> tuple[Array, Array]:
+        """:meth:`log_prob_entropy` of the policy that collected a rollout ``[T, B]``; ``params`` are its, or newer."""
+        log_std = params["log_std"] if isinstance(acted.log_std, tuple) else acted.log_std
+        return log_prob_entropy(self.space, acted.head, log_std, acted.raw)
 
     def _init_body(self, key: Any, x: Any) -> dict[str, Any]:
         torso_key, gru_key = jax.random.split(key)

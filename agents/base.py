@@ -295,5 +295,5 @@ def check_reward_fits(config: Any, reward: Reward) -> None:
 
 
 def linear(start: Any, end: Any, step: Any, num_steps: int) -> Any:
-    """Linear schedule: start + (end - start) step / num_steps."""
-    return start + (end - start) * step / num_steps
+    """Linear schedule: start + (end - start) step / num_steps, and end for the steps after ``num_steps``."""
+    return start + (end - start) * jnp.minimum(step, num_steps) / num_steps

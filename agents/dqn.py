@@ -47,7 +47,8 @@ class Config(off_policy.Settings):
         hidden: widths of the relu layers.
         torso: ``"mlp"`` flattens the observation; ``"conv"`` encodes each part of it by its space, with embeddings and
             convolutions, see :func:`reward_design.agents.torsos.part_of`.
-        normalise_obs: scale observations by running moments (kept with the policy); discrete ones are one-hot.
+        normalise_obs: scale observations by running moments (kept with the policy), but a Discrete or MultiDiscrete
+            one; one-hot parts of a Dict or Tuple are scaled, too.
         learning_rate: of Adam.
         tau: share of the network that moves into the target network at each gradient step, without ``target_period``.
         epsilon: probability of a uniform action at the start of the run; until ``learning_starts`` it is 1.
@@ -203,7 +204,7 @@ def _epsilon(config: Config, num_updates: Any) -> Any:
     explored = num_updates / (config.exploration_fraction * config.num_updates)
     explored = jnp.minimum(explored, 1.0)
     scheduled = config.epsilon + explored * (config.epsilon_end - config.epsilon)
-    return jnp.where(num_updates * config.steps_per_update < config.learning_starts, 1.0, scheduled)
+    return jnp.where(num_updates < config.starting_updates, 1.0, scheduled)
 
 
 def _bootstrap(

@@ -47,9 +47,10 @@ def train_host(
         reward_params: parameters of the reward, if not its own initial ones.
         overlap: step the environments with the policy of one iteration ago while the update runs elsewhere: faster on
             two cores and more.
-        state: state to go on from; the environments start new episodes.
+        state: state to go on from, whose buffers are reused (copy it to keep it); the environments start new episodes.
         num_updates: updates of this call; by default what is left of the run.
-        on_update: called with the number of updates done, their metrics and the state.
+        on_update: called with the number of updates done, their metrics and the state, which is only valid during the
+            call (its buffers are reused); with ``overlap`` after the next rollout.
 
     Returns:
         Final state and metrics ``[num_updates]``, with ``faults``: episodes that a worker or simulator has cut in this
@@ -76,25 +77,35 @@ def train_host(
     collector = Collector(envs, env, config.steps_per_update // envs.num_envs, seed=int(rng.integers(2**31)))
     start = int(state.num_updates)
     policy = agent.host_policy(config, env, state)
-    history = []
-    for update in range(start, config.num_updates if num_updates is None else start + num_updates):
+    history, told = [], start
+
+    def tell() -> None:
+        """Fetch the newest metrics (many updates of few steps would hold many small buffers) and report them."""
+        nonlocal told
+        history[-1] = jax.device_get(history[-1])
+        if on_update is not None and told < start + len(history):
+            told = start + len(history)
+            on_update(told, history[-1], state)
+
+    for _ in range(start, config.num_updates if num_updates is None else start + num_updates):
         trajectory, extras = collector.collect(policy, rng)
-        if history:  # ready by now; many updates of few steps would hold many small buffers
-            history[-1] = jax.device_get(history[-1])
         if overlap:  # the policy from before this rollout; waits for the update that ran beside the collection
             policy = agent.host_policy(config, env, state)
             if int(state.fault.step) >= 0:
                 break
+        if history:
+            tell()
         state, metrics = _improve(agent, env, reward, config, state, trajectory, extras)
         if not overlap:
             policy = agent.host_policy(config, env, state)
             if int(state.fault.step) >= 0:
                 break
         history.append({**metrics, "faults": np.float32(collector.faults)})
-        if on_update is not None:
-            on_update(update + 1, jax.device_get(history[-1]), state)
+        if on_update is not None and not overlap:
+            tell()
     scoring.raise_on_fault(state.fault, env, reward)
-    history = jax.device_get(history)
+    if history:
+        tell()
     metrics = {name: np.stack([row[name] for row in history]) for name in history[0]} if history else {}
     return base.TrainResult(state, metrics)
 
@@ -185,9 +196,9 @@ def evaluate_host(
         rows, _ = collector.collect(policy, rng)
         total += np.where(rows.mask[0], rows.reward[0], 0.0)
         length += rows.mask[0]
-        achieved = np.asarray(env.success(rows))[0]
-        over = ((rows.terminated | rows.truncated)[0] | (length >= limit)) & ~collector.lost
-        for lane in np.flatnonzero(over & rows.mask[0]).tolist():
+        over = ((rows.terminated | rows.truncated)[0] | (length >= limit)) & ~collector.lost & rows.mask[0]
+        achieved = np.asarray(env.success(rows))[0] if over.any() else over
+        for lane in np.flatnonzero(over).tolist():
             if quota[lane] > 0:
                 for name, value in (("true_return", total), ("success", achieved), ("length", length)):
                     played[name].append(float(value[lane]))

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from reward_design.agents import networks
-from reward_design.agents.actor_critic import ActorCritic, num_outputs
+from reward_design.agents.actor_critic import Acted, ActorCritic, num_outputs
 from reward_design.agents.collector import HostPolicy, RecurrentPolicy
 from reward_design.agents.recurrent import forget
 
@@ -66,10 +66,11 @@ def _numpy_policy(network: ActorCritic, params: Any, moments: networks.Moments, 
             head = networks.masked(head, networks.action_mask(observed, obs), np)
         if isinstance(space, spaces.Discrete):
             raw = np.argmax(head + noise, axis=-1).astype(np.int32)
-            return raw + int(space.start), (raw, head)
+            return raw + int(space.start), Acted(raw, head)
         assert isinstance(space, spaces.Box)
         raw = head + std * noise
-        return np.clip(raw.reshape(len(x), *space.shape), space.low, space.high), (raw, head)
+        acted = Acted(raw, head, network.spread(params["log_std"], head.shape))
+        return np.clip(raw.reshape(len(x), *space.shape), space.low, space.high), acted
 
     return act
 

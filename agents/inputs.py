@@ -17,8 +17,8 @@ class Inputs:
 
     Args:
         env: gives the observation space.
-        normalise: scale by running moments; discrete observations are one-hot and left as they are, and so are all
-            parts for a torso but the numbers.
+        normalise: scale by running moments: all features, but those of a Discrete or MultiDiscrete observation (they
+            are one-hot), and for a torso the numbers only.
         torso: ``"mlp"`` or ``"conv"``, see :mod:`reward_design.agents.torsos`.
 
     Attributes:

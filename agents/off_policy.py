@@ -63,6 +63,11 @@ class Settings(Run):
         return -(-min(self.capacity, self.total_timesteps) // self.num_envs)
 
     @property
+    def starting_updates(self) -> int:
+        """Iterations before learning starts."""
+        return -(-self.learning_starts // self.steps_per_update)
+
+    @property
     def num_gradient_steps(self) -> int:
         """Gradient steps per iteration."""
         raise NotImplementedError
@@ -194,7 +199,7 @@ def improve(
         params=learner.params, opt_state=learner.opt_state, num_gradient_steps=learner.num_steps, lanes=lanes,
         priorities=ranked, key=key, num_updates=state.num_updates + 1, fault=fault,
     )  # fmt: skip
-    env_steps = (new.num_updates * config.steps_per_update).astype(jnp.float32)
+    env_steps = new.num_updates.astype(jnp.float32) * config.steps_per_update
     new = scoring.stop_on_fault(new, state, aside=("replay", "priorities", "learner_state"))
     return new, {**metrics, **losses, **taught, "env_steps": env_steps}
 
@@ -268,7 +273,7 @@ def _learn_if_started(rule: Rule, config: Any, env: Env, reward: Reward, state: 
     learn = partial(_learn, rule, config, env, reward, state, learner, key)
     *_, losses = jax.eval_shape(learn)
     unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), losses)
-    started = ((state.num_updates + 1) * config.steps_per_update >= config.learning_starts) & state.replay.count.any()
+    started = (state.num_updates + 1 >= config.starting_updates) & state.replay.count.any()
     return jax.lax.cond(started, learn, lambda: (learner, state.priorities, state.fault, unknown))
 
 

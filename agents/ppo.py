@@ -46,7 +46,8 @@ class Config(Run):
         shared_torso: whether actor and critic share the torso and the memory.
         recurrent: width of a gated recurrent unit between torso and heads, 0 for no memory.
         sequence_length: with memory, steps through which gradients flow; must divide ``num_steps``; 0 for all of them.
-        normalise_obs: scale observations by running moments (kept with the policy); discrete ones are one-hot.
+        normalise_obs: scale observations by running moments (kept with the policy), but a Discrete or MultiDiscrete
+            one; one-hot parts of a Dict or Tuple are scaled, too.
         normalise_reward: learn from the reward over the running spread of its discounted return, so that its scale does
             not matter (:func:`reward_design.normalise_by_return`); metrics stay those of the reward itself.
         clip_value: clip the critic's change as well as the actor's.
@@ -208,7 +209,7 @@ def improve(
         params, opt_state, moments, reward_params, reward_state, reward_scale, lanes, state.carry, key,
         state.num_updates + 1, fault, learner_state,
     )  # fmt: skip
-    env_steps = ((state.num_updates + 1) * config.steps_per_update).astype(jnp.float32)
+    env_steps = (state.num_updates + 1).astype(jnp.float32) * config.steps_per_update
     new = scoring.stop_on_fault(new, state, aside=("learner_state",))
     return new, {**metrics, **losses, **taught, "entropy": entropy, "env_steps": env_steps}
 

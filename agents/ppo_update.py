@@ -51,7 +51,7 @@ def hidden(network: ActorCritic, params: Any, moments: Any, trajectory: Transiti
 def _memory(network: ActorCritic, trajectory: Transition, extras: Any) -> Memory | None:
     if not network.memory:
         return None
-    return Memory(jax.tree.map(lambda h: h[:1], extras[2]), starts(trajectory))
+    return Memory(jax.tree.map(lambda h: h[:1], extras.carry), starts(trajectory))
 
 
 def batch(
@@ -76,18 +76,17 @@ def batch(
         extras: of the policy that collected it, see :meth:`ActorCritic.step`.
         reward: what is learned from, ``[T, B]``.
     """
-    raw, head = extras[:2]
     value = network.value(params, z)
     next_z = network.follow(params, z, network.inputs(moments, trajectory.next_obs))
     advantage = advantages(
         reward, value, network.value(params, next_z), trajectory.terminated, trajectory.truncated,
         gamma=config.gamma, gae_lambda=config.gae_lambda,
     )  # fmt: skip
-    log_prob, entropy = network.log_prob_entropy(params, head, raw)
+    log_prob, entropy = network.acted_log_prob_entropy(params, extras)
     x, allowed = network.inputs(moments, trajectory.obs), network.mask(trajectory.obs)
-    rows = Batch(x, raw, log_prob, value, advantage, advantage + value, allowed)
+    rows = Batch(x, extras.raw, log_prob, value, advantage, advantage + value, allowed)
     if network.memory:
-        return _sequences(config, network, trajectory, extras[2], rows), entropy.mean()
+        return _sequences(config, network, trajectory, extras.carry, rows), entropy.mean()
     return _experience(network, trajectory, rows), entropy.mean()
 
 

@@ -136,9 +136,9 @@ def update(
         params, opt_state, moments, reward_params, reward_state, lanes.means, key, state.num_updates + 1, fault,
         learner_state,
     )  # fmt: skip
-    env_steps = (state.num_updates + 1) * config.steps_per_update
+    env_steps = (state.num_updates + 1).astype(jnp.float32) * config.steps_per_update
     new = scoring.stop_on_fault(new, state, aside=("learner_state",))
-    return new, {**metrics, **losses, **taught, "env_steps": env_steps.astype(jnp.float32)}
+    return new, {**metrics, **losses, **taught, "env_steps": env_steps}
 
 
 def act(
@@ -208,7 +208,7 @@ def returns_to_go(
 def _loss(
     config: Config, env: FunctionalEnv, state: TrainState, params: Any, trajectory: Transition, extras: Any, reward: Any
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    raw, _ = extras
+    raw = extras.raw
     network, mask = _network(config, env), trajectory.mask
     x = network.inputs(state.moments, trajectory.obs)
     value, bootstrap = network.value(params, x), jnp.zeros_like(reward)

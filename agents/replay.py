@@ -62,19 +62,34 @@ def empty(example: Transition, episode: Any, capacity_steps: int) -> Replay:
         ValueError: if it does not fit into the memory of the machine.
     """
     rows = example._replace(mask=())
-    per_step = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((rows, episode)))
-    needed, available = per_step * capacity_steps, _memory()
-    if needed > available:
-        per_episode = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(episode)) / per_step
-        raise ValueError(
-            f"a replay of {capacity_steps * example.reward.shape[0]:,} transitions needs {needed / GIB:.3g} GiB "
-            f"({per_episode:.0%} of it episode state of the reward), the machine has {available / GIB:.3g} GiB; lower "
-            "capacity, or use ppo."
-        )
+    check_memory(rows, episode, capacity_steps)
     lanes = example.reward.shape[0]
     make = lambda x: jnp.zeros((capacity_steps, *x.shape), x.dtype)  # noqa: E731
     none = lambda: jnp.zeros(lanes, jnp.int32)  # noqa: E731  (two arrays, so that both can be donated)
     return Replay(jax.tree.map(make, rows), jax.tree.map(make, episode), none(), none())
+
+
+def check_memory(rows: Transition, episode: Any, copies: int = 1) -> None:
+    """Refuse what does not fit into the memory of the machine.
+
+    Args:
+        rows: transitions, or their shapes.
+        episode: the reward's state, or its shapes.
+        copies: how often both are held.
+
+    Raises:
+        ValueError: telling what is needed.
+    """
+    held, remembered = (
+        copies * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for part in (rows, episode)
+    )
+    needed, available = held + remembered, _memory()
+    if needed > available:
+        raise ValueError(
+            f"a replay of {copies * rows.reward.size:,} transitions needs {needed / GIB:.3g} GiB "
+            f"({remembered / needed:.0%} of it episode state of the reward), the machine has {available / GIB:.3g} "
+            "GiB; lower capacity, run fewer seeds at once, or use ppo."
+        )
 
 
 def places(replay: Replay, mask: Bool[Array, "time lanes"]) -> Int[Array, "time lanes"]:
@@ -102,7 +117,9 @@ def insert(replay: Replay, trajectory: Transition, episode: Any) -> Replay:
         The new replay.
     """
     mask = jnp.asarray(trajectory.mask)
+    nowhere = capacity_steps(replay) + jnp.arange(mask.shape[0])[:, None]  # one for each row, so that none is twice
     at = places(replay, mask)
+    at = jnp.where(at < capacity_steps(replay), at, nowhere)
     lane = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
     put = lambda into, x: into.at[at, lane].set(jnp.asarray(x, into.dtype), mode="drop", unique_indices=True)  # noqa: E731
     rows = trajectory._replace(mask=(), info={name: trajectory.info[name] for name in replay.rows.info})

@@ -33,7 +33,7 @@ class Config(off_policy.Settings):
     """Settings of SAC. Float fields may be swept with ``jax.vmap``. Defaults are those of the second paper.
 
     REDQ: ``num_critics=10, updates_per_step=20, policy_delay=20, actor_q="mean"``. DroQ without the dropout:
-    ``layer_norm=True, updates_per_step=20``.
+    ``layer_norm=True, updates_per_step=20, policy_delay=20, actor_q="mean"``.
 
     Attributes:
         total_timesteps: environment steps over all lanes (rounded down to whole iterations).
@@ -54,7 +54,8 @@ class Config(off_policy.Settings):
         learn_temperature: adapt the temperature to ``target_entropy``; otherwise it stays.
         target_entropy: in nats, of actions scaled to [-1, 1]; ``"auto"`` is minus the number of action dimensions.
         hidden: widths of the relu layers of actor and critics.
-        normalise_obs: scale observations by running moments (kept with the policy); discrete ones are one-hot.
+        normalise_obs: scale observations by running moments (kept with the policy), but a Discrete or MultiDiscrete
+            one; one-hot parts of a Dict or Tuple are scaled, too.
         learning_rate: of actor, critics and temperature.
         temperature: weight of the entropy at the start.
         tau: share of the critics that moves into the target networks at each gradient step.
@@ -117,7 +118,7 @@ def update(
     nets = _nets(config, env)
     key, env_key, noise_key = jax.random.split(state.key, 3)
     noise = jax.random.normal(noise_key, (config.num_steps, config.num_envs, nets.num_actions))
-    starting = state.num_updates * config.steps_per_update < config.learning_starts
+    starting = state.num_updates < config.starting_updates
 
     def policy(obs: Any, noise: Array) -> tuple[Array, tuple[()]]:
         uniform = jax.lax.erf(noise / np.float32(np.sqrt(2)))
@@ -148,7 +149,7 @@ def act(
 def host_policy(config: Config, env: HostEnv, state: TrainState, *, deterministic: bool = False) -> HostPolicy:
     """The policy of ``state`` for environments on the host; uniformly random before learning starts."""
     nets = _nets(config, env)
-    starting = int(state.num_updates) * config.steps_per_update < config.learning_starts
+    starting = int(state.num_updates) < config.starting_updates
     if starting and not deterministic:
         return nets.uniform_policy()
     return nets.host_policy(state.params["actor"], state.moments, deterministic=deterministic)

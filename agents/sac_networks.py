@@ -16,7 +16,7 @@ from reward_design.agents.collector import HostPolicy
 from reward_design.agents.inputs import Inputs
 from reward_design.agents.q_networks import ReluMLP, numpy_relu_mlp
 from reward_design.envs.base import FunctionalEnv
-from reward_design.envs.host import HostEnv
+from reward_design.envs.host import HostEnv, device_dtype
 
 LOG_STD = (-20.0, 2.0)
 """Bounds of the Gaussian's log standard deviation."""
@@ -71,7 +71,8 @@ class Networks:
         """From [-1, 1] to the space."""
         action = action.reshape(*action.shape[:-1], *self.space.shape)
         low, high = (jnp.broadcast_to(jnp.asarray(b), action.shape) for b in (self.space.low, self.space.high))
-        return (low + 0.5 * (action + 1) * (high - low)).astype(self.space.dtype)
+        scaled = jnp.clip(low + 0.5 * (action + 1) * (high - low), low, high)
+        return scaled.astype(device_dtype(self.space.dtype))
 
     def from_env(self, action: Array) -> Array:
         """From the space to [-1, 1], flat."""
@@ -88,7 +89,8 @@ class Networks:
             mean, log_std = np.split(mlp(inputs(obs)), 2, axis=-1)
             noise = np.zeros_like(mean) if deterministic else rng.standard_normal(mean.shape, np.float32)
             action = np.tanh(mean + np.exp(np.clip(log_std, *LOG_STD)) * noise)
-            return (low + 0.5 * (action.reshape(-1, *shape) + 1) * (high - low)).astype(self.space.dtype), ()
+            scaled = np.clip(low + 0.5 * (action.reshape(-1, *shape) + 1) * (high - low), low, high)
+            return scaled.astype(self.space.dtype), ()
 
         return policy
 

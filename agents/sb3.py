@@ -298,10 +298,12 @@ def evaluate(
             venv.seed(seed)
             for _ in range(-(-num_episodes // config.num_envs)):
                 obs = venv.reset()
-                while not all(log.by_lane()):
+                firsts: dict[int, dict[str, float]] = {}
+                while len(firsts) < config.num_envs:
                     obs, *_ = venv.step(model.predict(obs, deterministic=deterministic)[0])
-                played += [lane[0] for lane in log.by_lane()]
-                log.episodes.clear()
+                    firsts = dict(log.episodes) | firsts
+                    log.episodes.clear()
+                played += [firsts[lane] for lane in range(config.num_envs)]
     names = ("true_return", "success", "length")
     return {name: np.array([totals[name] for totals in played], np.float32) for name in names}
 

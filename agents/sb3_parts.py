@@ -122,10 +122,6 @@ class EpisodeLog(VecEnvWrapper):
             self._row()
         return obs, rewards, dones, infos
 
-    def by_lane(self) -> list[list[dict[str, float]]]:
-        """Totals of the episodes that ended since the last row, for each lane."""
-        return [[totals for lane, totals in self.episodes if lane == i] for i in range(self.num_envs)]
-
     def _end(self, dones: np.ndarray, success: np.ndarray) -> None:
         for lane in np.flatnonzero(dones).tolist():
             totals = {name: float(sums[lane]) for name, sums in self._sums.items()}

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from reward_design._cores import num_cores
-from reward_design.agents import base, scoring
+from reward_design.agents import base, replay, scoring
 from reward_design.core import Reward
 from reward_design.envs.base import FunctionalEnv, Task
 
@@ -60,6 +60,7 @@ def train_seeds(
 
     Raises:
         NonFiniteRewardError: naming reward, term, step and seed.
+        ValueError: if the replays of all seeds do not fit into memory.
     """
     env = base.functional(env)
     base.check_fits(agent, config, env, reward)
@@ -73,6 +74,9 @@ def train_seeds(
     init, run = sharded(agent, env, reward, mesh, length)
 
     if state is None:
+        held = getattr(jax.eval_shape(init, config, keys[padded], reward_params), "replay", None)
+        if held is not None and (devices[0].platform == "cpu" or len(devices) == 1):  # memory that all share
+            replay.check_memory(held.rows, held.episode)
         state = init(config, keys[padded], reward_params)
     else:
         state = jax.device_put(jax.tree.map(lambda x: x[padded], state), NamedSharding(mesh, P("seeds")))

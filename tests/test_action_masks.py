@@ -124,8 +124,8 @@ def test_the_masked_policy_in_numpy_is_the_one_in_jax():
     params, moments = network.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     obs = {"x": rng.normal(size=(50, 2)).astype(np.float32), "action_mask": rng.integers(0, 2, (50, 3), np.int8)}
-    action, (raw, head) = actor_policy(network, params, moments, deterministic=True)(obs, rng)
-    expected, (_, their_head) = network.act(params, moments, jax.tree.map(jnp.asarray, obs), jnp.zeros((50, 3)))
+    action, (raw, head, *_) = actor_policy(network, params, moments, deterministic=True)(obs, rng)
+    expected, (_, their_head, *_) = network.act(params, moments, jax.tree.map(jnp.asarray, obs), jnp.zeros((50, 3)))
     np.testing.assert_allclose(head, their_head, atol=1e-6)
     np.testing.assert_array_equal(action, expected)
     np.testing.assert_array_equal(action, raw + 2)
@@ -138,7 +138,7 @@ def test_the_ratio_is_one_before_the_first_step():
     network = ppo._network(CONFIG, ENV)
     obs = {"x": jnp.ones((4, 2)), "action_mask": jnp.array([[1, 0, 1]] * 4)}
     noise = jax.random.gumbel(jax.random.key(1), (4, 3))
-    _, (raw, head) = network.act(state.params, state.moments, obs, noise)
+    _, (raw, head, *_) = network.act(state.params, state.moments, obs, noise)
     again = network.head(state.params, network.inputs(state.moments, obs), network.mask(obs))
     np.testing.assert_array_equal(head, again)
     assert (raw != 1).all()

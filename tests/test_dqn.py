@@ -119,6 +119,14 @@ def test_forbidden_actions_are_neither_taken_nor_assumed():
     assert np.isfinite(result.metrics["td_loss"][1:]).all()
 
 
+def test_runs_of_more_steps_than_an_int32_counts():
+    config = dqn.Config(total_timesteps=3_000_000_000, num_envs=8, num_steps=8, capacity=1_000, learning_starts=100)
+    late = jnp.int32(2**31 // config.steps_per_update + 5)
+    assert float(dqn._epsilon(config, late)) == pytest.approx(config.epsilon_end)
+    assert int(late) * config.steps_per_update > 2**31
+    assert [float(dqn._epsilon(config, jnp.int32(n))) < 1 for n in (0, 1, 2)] == [False, False, True]
+
+
 def test_exploration_goes_from_uniform_to_its_end():
     config = dqn.Config(
         total_timesteps=6_400, learning_starts=640, epsilon=0.8, epsilon_end=0.1, exploration_fraction=0.5

@@ -131,10 +131,10 @@ def test_the_policy_in_numpy_is_the_one_in_jax(action_space, normalise):
     params, moments = network.init(jax.random.key(0))
     moments = moments.update(5 + 3 * jax.random.normal(jax.random.key(1), (100, 3)))
     obs = np.random.default_rng(0).normal(4, 3, (7, 3)).astype(np.float32)
-    action, (raw, head) = actor_policy(network, params, moments, deterministic=True)(obs, np.random.default_rng(0))
-    expected, (their_raw, their_head) = network.act(params, moments, jnp.asarray(obs), jnp.zeros_like(head))
-    np.testing.assert_allclose(head, their_head, atol=1e-6)
-    np.testing.assert_allclose(raw, their_raw, atol=1e-6)
+    policy = actor_policy(network, params, moments, deterministic=True)
+    action, acted = policy(obs, np.random.default_rng(0))
+    expected, theirs = network.act(params, moments, jnp.asarray(obs), jnp.zeros_like(acted.head))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), acted, theirs)
     np.testing.assert_allclose(action, expected, atol=1e-6)
     assert all(action_space.contains(row) for row in action)
 
@@ -144,7 +144,7 @@ def test_sampled_actions_follow_the_policy():
     network = ActorCritic(described(envs), (8,), False)
     params, moments = network.init(jax.random.key(0))
     params["actor"]["params"]["Dense_1"]["bias"] = jnp.array([0.0, 1.0])
-    action, (_, head) = actor_policy(network, params, moments)(np.zeros((50_000, 3)), np.random.default_rng(0))
+    action, (_, head, *_) = actor_policy(network, params, moments)(np.zeros((50_000, 3)), np.random.default_rng(0))
     assert np.mean(action == 5) == pytest.approx(float(jax.nn.softmax(head[0])[1]), abs=0.01)
 
 

@@ -2,13 +2,16 @@
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import reward_design as rd
-from reward_design.agents import host, ppo, sac
+from reward_design.agents import host, ppo, ppo_update, sac
+from reward_design.agents.collector import Collector
 from reward_design.envs import task
 
 KEY = jax.random.key(0)
@@ -58,6 +61,40 @@ def test_a_reward_that_is_not_finite_stops_the_environments(overlap, rollouts):
     with pytest.raises(rd.NonFiniteRewardError):
         ppo.train_host(config, envs, NAN, KEY, overlap=overlap)
     assert Endless.steps == rollouts * 16
+
+
+@pytest.mark.parametrize("torso", ["mlp", "conv"])
+def test_probabilities_are_those_of_the_policy_that_collected(torso):
+    """With overlap the update's parameters are newer, the widths of Gaussians among them."""
+    envs = gymnasium.make_vec("Pendulum-v1", num_envs=2)
+    config = ppo.Config(total_timesteps=64, num_envs=2, num_steps=8, num_minibatches=2, hidden=(8,), torso=torso)
+    env, reward = host.described(envs), rd.environment_reward()
+    older = ppo.init(config, env, reward, KEY)
+    older = older._replace(params={**older.params, "log_std": jnp.array([-0.7])})
+    newer = older._replace(params={**older.params, "log_std": jnp.array([0.4])})
+    collected = Collector(envs, env, 8).collect(ppo.host_policy(config, env, older), np.random.default_rng(0))
+    rows, acted = jax.tree.map(jnp.asarray, collected)
+    network = ppo._network(config, env)
+    z = ppo_update.hidden(network, newer.params, newer.moments, rows, acted)
+    found, _ = ppo_update.batch(config, network, newer.params, newer.moments, rows, z, acted, rows.reward)
+    assert rows.mask.all()
+    expected = scipy.stats.norm(acted.head, np.exp(-0.7)).logpdf(acted.raw)[..., 0]
+    np.testing.assert_allclose(found.log_prob, expected.ravel(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_updates_are_told_in_order_with_a_state_that_can_be_read(overlap):
+    told = []
+
+    def on_update(done, metrics, state):
+        told.append((done, float(metrics["env_steps"]), int(state.num_updates), float(state.params["log_std"].sum())))
+
+    config = ppo.Config(total_timesteps=64, num_envs=2, num_steps=8, num_minibatches=2, hidden=(8,))
+    envs = gymnasium.make_vec("CartPole-v1", num_envs=2)
+    args = (ppo.AGENT, config, envs, rd.environment_reward(), KEY)
+    result = host.train_host(*args, overlap=overlap, on_update=on_update)
+    assert [row[:3] for row in told] == [(n, 16.0 * n, n) for n in range(1, 5)]
+    assert result.metrics["env_steps"].tolist() == [16, 32, 48, 64]
 
 
 def test_an_episode_without_an_end_is_judged_as_far_as_it_was_played(monkeypatch):

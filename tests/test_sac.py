@@ -185,6 +185,14 @@ def test_sac_finds_the_best_action_of_a_bandit():
     assert float(score["true_return"].mean()) > -0.02
 
 
+def test_actions_stay_within_bounds_that_rounding_would_leave():
+    space = spaces.Box(np.array([-1.3, -3.1], np.float32), np.array([0.7, 0.1], np.float32))
+    nets = dataclasses.replace(sac._nets(CONFIG, ENV), space=space)
+    extreme = jnp.array([[1.0, 1.0], [-1.0, -1.0]])
+    assert all(space.contains(np.asarray(action)) for action in nets.to_env(extreme))
+    assert float(space.low[0] + np.float32(0.5) * 2 * (space.high[0] - space.low[0])) > space.high[0]
+
+
 @pytest.mark.slow
 def test_sac_swings_up_the_pendulum():
     config = sac.Config(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import reward_design as rd
-from reward_design.agents import checkpoint, ppo, train_seeds
+from reward_design.agents import checkpoint, dqn, ppo, train_seeds
 from reward_design.agents.seeds import _chunk_length
 from tests.agent_envs import Counter
 
@@ -61,6 +61,16 @@ def test_chunks_change_nothing_and_report_progress(wanted):
 @pytest.mark.parametrize(("updates", "chunks", "length"), [(8, 4, 2), (7, 3, 1), (12, 5, 2), (5, 1, 5), (3, 10, 1)])
 def test_chunk_length_divides(updates, chunks, length):
     assert _chunk_length(updates, chunks) == length
+
+
+def test_replays_of_many_seeds_must_fit_into_memory(monkeypatch):
+    config = dqn.Config(total_timesteps=256, num_envs=4, num_steps=8, batch_size=8, learning_starts=32, hidden=(8,))
+    one = jax.eval_shape(lambda: dqn.init(config, ENV, rd.environment_reward(), KEYS[0])).replay
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one.rows))
+    monkeypatch.setattr("reward_design.agents.replay._memory", lambda: 2.5 * size)
+    with pytest.raises(ValueError, match=r"a replay of 768 transitions needs .* run fewer seeds at once"):
+        train_seeds(dqn.AGENT, config, ENV, rd.environment_reward(), KEYS)
+    assert train_seeds(dqn.AGENT, config, ENV, rd.environment_reward(), KEYS[:2]).state.num_updates.tolist() == [8, 8]
 
 
 def test_a_checkpoint_resumes_exactly(tmp_path):

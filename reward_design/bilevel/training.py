@@ -193,7 +193,7 @@ def improve(
     warm = state.num_updates < config.warm_start
     moments = network.update_moments(state.moments, trajectory.obs, trajectory.mask)
     moments = jax.tree.map(lambda new, old: jnp.where(warm, new, old), moments, state.moments)
-    fresh = segments.segments(trajectory, extras[0])
+    fresh = segments.segments(trajectory, extras.raw)
     scale = segments.returns_scale(output.reward, fresh, config.gamma)
     scale = jnp.where(warm, state.scale + (scale - state.scale) / (state.num_updates + 1), state.scale)
     ring = segments.insert(state.ring, fresh) if config.replay else ()

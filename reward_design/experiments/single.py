@@ -137,7 +137,8 @@ class _Run:
         self.keys, self.console = jax.vmap(jax.random.key)(jnp.asarray([seed], jnp.uint32)), console
         self.seed = seed
         most = max(1, config.num_updates // evaluations)
-        self.chunk = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
+        self.unit = next(n for n in range(most, 0, -1) if config.num_updates % n == 0)
+        self.chunk = self.unit * (most // self.unit)
         self.lines, self.notes = Lines(console), set[str]()
 
     def fresh(self) -> Any:
@@ -154,10 +155,15 @@ class _Run:
         if done >= self.config.num_updates:
             self.console.print(f"finished before: {done * self.config.steps_per_update:,} steps")
             return state
-        tick = [time.perf_counter()]
+        tick, parts, told = [time.perf_counter()], list[Mapping[str, np.ndarray]](), [done]
 
         def on_chunk(updates: int, metrics: Mapping[str, np.ndarray], state: Any) -> None:
-            now = time.perf_counter()
+            parts.append(metrics)
+            if updates // self.chunk == told[0] // self.chunk and updates < self.config.num_updates:
+                return
+            metrics = {k: np.concatenate([part[k] for part in parts], axis=1) for k in metrics}
+            parts.clear()
+            told[0], now = updates, time.perf_counter()
             speed = metrics["episodes"].shape[1] * self.config.steps_per_update / (now - tick[0])
             line = units.line(metrics, self.config.steps_per_update)
             self.lines.row(updates * self.config.steps_per_update, line, speed)
@@ -174,7 +180,7 @@ class _Run:
             return self._on_host(state, on_chunk)
         result = train_seeds(
             self.learner, self.config, self.task, self.reward, self.keys, state=state, on_chunk=on_chunk,
-            num_chunks=math.ceil((self.config.num_updates - done) / self.chunk),
+            num_chunks=math.ceil((self.config.num_updates - done) / self.unit),
         )  # fmt: skip
         return result.state
 
@@ -184,7 +190,7 @@ class _Run:
 
         def on_update(done: int, metrics: Mapping[str, Any], state: Any) -> None:
             rows.append(metrics)
-            if len(rows) == self.chunk:
+            if len(rows) == self.unit:
                 stacked = {k: np.asarray([[row[k] for row in rows]]) for k in metrics}
                 rows.clear()
                 on_chunk(done, stacked, jax.tree.map(lambda x: x[None], state))
