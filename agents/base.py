@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from reward_design.agents import rollout, scoring, settings
 from reward_design.core import Reward
-from reward_design.describe import check_gamma, missing_entry
+from reward_design.describe import check_gamma, missing_entry, not_traceable
 from reward_design.envs.base import FunctionalEnv, Task
 from reward_design.envs.host import HostEnv
 
@@ -283,6 +283,8 @@ def _check_readable(env: FunctionalEnv | HostEnv, reward: Reward) -> None:
     """Refuse a reward that reads what the environment does not give; traced once, however often an agent trains."""
     try:
         scoring.term_names(env, reward)
+    except jax.errors.JAXTypeError as error:
+        raise not_traceable(reward, error) from error
     except (KeyError, TypeError) as error:
         clearer = missing_entry(reward, error, scoring.reward_example(env))
         raise clearer from (None if clearer is error else error)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from reward_design._forked import refuse_forked
 from reward_design.envs.base import EnvState, FunctionalEnv
 
 
@@ -48,7 +49,12 @@ class GymnasiumView(gymnasium.Env):
         self._obs: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode. ``options`` are not used by any task."""
+        """Start an episode. ``options`` are not used by any task.
+
+        Raises:
+            RuntimeError: in a process that was forked after JAX had started.
+        """
+        refuse_forked()
         super().reset(seed=seed)
         draw = int(self.np_random.integers(2**31))
         self._key, self._state, obs = _reset(self.env, draw)
@@ -59,9 +65,10 @@ class GymnasiumView(gymnasium.Env):
         """One step; the caller resets after ``terminated`` or ``truncated``.
 
         Raises:
-            RuntimeError: before the first ``reset``.
+            RuntimeError: before the first ``reset``, or in a process that was forked after JAX had started.
             ValueError: for an action outside the action space.
         """
+        refuse_forked()
         if self._state is None:
             raise RuntimeError(f"{self.env.name!r} must be reset before the first step; call env.reset().")
         if not self.action_space.contains(action):

@@ -6,10 +6,13 @@ rewards, adapts them to an environment interface, or measures them.
 """
 
 import enum
+import io
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import cloudpickle
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
@@ -93,6 +96,8 @@ ApplyFn = Callable[[Params, State, Transition], tuple[Output, State]]
 class Reward:
     """A reward as pure functions. Use :func:`pointwise`, :func:`from_step` or :func:`from_trajectory` to make one.
 
+    It never changes, so a copy is the reward itself. It can be pickled where cloudpickle can pickle its functions.
+
     Attributes:
         name: used in logs, errors and :func:`reward_design.describe`.
         kind: what it needs to see.
@@ -122,6 +127,26 @@ class Reward:
                 f"reward {self.name!r}: exactly the rewards of kind TRAJECTORY have no step, got kind {self.kind.name} "
                 f"with step={'None' if self.step is None else 'a function'}."
             )
+
+    def __copy__(self) -> "Reward":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Reward":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed = io.BytesIO()
+        _Pickler(packed).dump(self)
+        return pickle.loads, (packed.getvalue(),)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles the functions of a reward, and what several of its parts share once: each part as it is, unpacked."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Reward):
+            return object.__new__, (type(obj),), vars(obj)
+        return super().reducer_override(obj)
 
 
 class Learner(NamedTuple):

@@ -143,6 +143,29 @@ def missing_entry(
     return ValueError(f"{reads} {' and '.join(keys) or 'nothing that the environment gives'}{hint}")
 
 
+def not_traceable(reward: Reward, error: Exception) -> TypeError:
+    """The error for a reward that turns arrays into numbers while it is traced.
+
+    Args:
+        reward: the reward.
+        error: what JAX raised.
+
+    Returns:
+        A ``TypeError`` that says how to write it.
+
+    Example:
+        >>> import reward_design as rd
+        >>> print(not_traceable(rd.environment_reward(), TypeError("Attempted boolean conversion of traced array.")))
+        reward 'environment' must be written with jax.numpy (jnp.sin in place of np.sin and math.sin, jnp.where in place
+        of if), because it is compiled: Attempted boolean conversion of traced array.
+    """
+    said = str(error).partition("\n")[0].rstrip(".")
+    return TypeError(
+        f"reward {reward.name!r} must be written with jax.numpy (jnp.sin in place of np.sin and math.sin, jnp.where in "
+        f"place of if), because it is compiled: {said}."
+    )
+
+
 def _lines(label: str, reward: Reward, first: str, rest: str) -> Iterator[str]:
     settings = ", ".join(f"{k}={_text(v)}" for k, v in reward.settings.items())
     yield f"{first}{label} ({reward.kind.name}) {settings}".rstrip()

@@ -33,7 +33,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import reward_design as rd
-from reward_design.adapters import _bridge
+from reward_design.adapters import _compiled
 from reward_design.adapters.functional import recorded, score
 from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
 
@@ -284,11 +284,11 @@ def test_copies_go_on_alike():
 
 def test_one_compilation_for_many_wrappers():
     reward = shaping()
-    before = _bridge._apply._cache_size()
+    before = _compiled.apply._cache_size()
     for seed in range(4):
         drive_single(RewardWrapper(Walk(), reward, seed=seed), 0)
         drive_single(copy.deepcopy(RewardWrapper(Walk(), reward)), 0)
-    assert _bridge._apply._cache_size() == before + 1
+    assert _compiled.apply._cache_size() == before + 1
 
 
 def test_state_and_params_are_saved_and_restored():

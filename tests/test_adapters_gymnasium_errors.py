@@ -42,12 +42,29 @@ def test_wrong_kind_of_environment(untyped):
         VectorRewardWrapper(Walk(), rd.environment_reward())
     with pytest.raises(TypeError, match="expected a Reward, got function"):
         RewardWrapper(Walk(), lambda t: t.reward)
+    for wrapper, make in ((RewardWrapper, "make"), (VectorRewardWrapper, "make_vec")):
+        with pytest.raises(TypeError, match=rf"got str; make it first: gymnasium\.{make}\('CartPole-v1'\)\."):
+            wrapper("CartPole-v1", rd.environment_reward())
+        with pytest.raises(TypeError, match="got Reward; the environment comes first, then the reward"):
+            wrapper(rd.environment_reward(), Walk())
 
 
 def test_an_observation_of_another_shape_than_its_space_is_named():
     env = RewardWrapper(Cropped(), rd.pointwise("own", lambda p, t: t.reward))
-    with pytest.raises(ValueError, match=r"space has the shape \(4,\), but this value has \(3,\); correct the space"):
+    with pytest.raises(ValueError, match=r"has the shape \(4,\), but this observation has \(3,\); correct the space"):
         env.reset(seed=0)
+
+
+@pytest.mark.parametrize("actions", [np.array([1]), np.array([1, 0]), 1], ids=["one", "two", "scalar"])
+def test_a_wrong_number_of_actions_is_refused(actions):
+    envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 3)
+    envs = VectorRewardWrapper(envs, rd.environment_reward())
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"expected one action for each environment \(num_envs = 3\), got [12]\."):
+        envs.step(actions)
+    with pytest.raises(ValueError, match=r"action space has the shape \(\), but this action has \(3, 1\); give one"):
+        envs.step(np.zeros((3, 1), int))
+    assert envs.step(np.array([1, 0, 1]))[1].tolist() == [1, 1, 1]
 
 
 class Cropped(gymnasium.Wrapper):
@@ -64,7 +81,7 @@ class Cropped(gymnasium.Wrapper):
 def test_an_action_of_another_shape_than_its_space_is_named():
     env = RewardWrapper(gymnasium.make("Pendulum-v1"), rd.pointwise("own", lambda p, t: t.reward))
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"has the shape \(1,\), but this value has \(2,\)"):
+    with pytest.raises(ValueError, match=r"action space has the shape \(1,\), but this action has \(2,\); give"):
         env.step(np.zeros(2, np.float32))
 
 

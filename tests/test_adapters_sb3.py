@@ -266,7 +266,7 @@ def test_reused_buffers_are_suspected():
 def test_each_wrapper_names_the_one_that_takes_the_environment(untyped):
     venv, envs = DummyVecEnv(thunks()), SyncVectorEnv([Walk])
     for wrapper in (RewardWrapper, VectorRewardWrapper):
-        with pytest.raises(TypeError, match=r"got DummyVecEnv .*; use reward_design.adapters.sb3.VecRewardWrapper\."):
+        with pytest.raises(TypeError, match=r"got DummyVecEnv; use reward_design.adapters.sb3.VecRewardWrapper\."):
             wrapper(venv, rd.environment_reward())
     with pytest.raises(TypeError, match="got SyncVectorEnv; use DummyVecEnv, GymnasiumVecEnv around a gymnasium"):
         VecRewardWrapper(envs, rd.environment_reward())

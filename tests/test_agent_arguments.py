@@ -147,3 +147,10 @@ def test_no_actions_at_all():
     for check in (bounded_box, discrete_or_box):
         with pytest.raises(TypeError, match="needs at least one action"):
             check(spaces.Box(-1, 1, (0,)), "sac")
+
+
+def test_a_reward_written_with_numpy_is_told_how_to_write_it():
+    reward = rd.pointwise("curved", lambda t: np.sin(t.next_obs[..., 0]))
+    config = ppo.Config(total_timesteps=64, num_envs=2, num_steps=8, num_minibatches=2, hidden=(8,))
+    with pytest.raises(TypeError, match=r"reward 'curved' must be written with jax.numpy \(jnp.sin in place of np.sin"):
+        ppo.train(config, task("cartpole"), reward, jax.random.key(0))

@@ -18,6 +18,7 @@ from reward_design.adapters.gymnasium import RewardWrapper, VectorRewardWrapper
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 
 from stable_baselines3.common import vec_env as sb3  # noqa: E402
+from stable_baselines3.common.callbacks import EvalCallback  # noqa: E402
 from stable_baselines3.common.monitor import Monitor  # noqa: E402
 
 from reward_design.adapters.sb3 import GymnasiumVecEnv, VecRewardWrapper  # noqa: E402
@@ -159,3 +160,19 @@ def test_replay_of_sac_holds_raw_observations_and_the_reward_of_each_transition(
     expected = (1.0 - next_obs) + next_obs * (1 - ended * (1 - cut)) + 5.0 * cut - rows.actions[kept][..., 0]
     np.testing.assert_allclose(rows.rewards[kept], expected, **CLOSE)
     assert 0 < cut.sum() < ended.sum()
+
+
+def test_eval_callback_needs_the_same_wrappers_and_reports_what_monitors_below_log():
+    def normalised(wrap, training=False):
+        return sb3.VecNormalize(wrap(lanes(Monitor)), training=training)
+
+    def large(venv):
+        return VecRewardWrapper(venv, rd.scale(1e4))
+
+    settings = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "device": "cpu"}
+    agent = stable_baselines3.PPO("MlpPolicy", normalised(large, training=True), **settings)
+    callback = EvalCallback(normalised(large), eval_freq=16, verbose=0)
+    agent.learn(16 * LANES, callback=callback)
+    assert 0 < abs(callback.last_mean_reward) < 100
+    with pytest.raises(AssertionError, match="not being wrapped the same way as the evaluation env"):
+        agent.learn(16 * LANES, callback=EvalCallback(normalised(lambda venv: venv), eval_freq=16, verbose=0))

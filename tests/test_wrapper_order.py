@@ -105,6 +105,20 @@ def test_a_time_limit_outside_is_noticed():
         paid_in_all(env, 6)
 
 
+def test_a_time_limit_outside_is_noticed_where_shaping_takes_it_for_an_end():
+    """Control: inside, an episode pays back its first potential; outside, it pays the difference to the last."""
+
+    def potential(obs):
+        return 2.0 + obs[..., 0]
+
+    shaping = rd.potential_shaping(potential, gamma=1.0, time_limit_is_terminal=True, add=False)
+    reward = rd.chain(rd.environment_reward(), rd.weighted_sum(shaping=shaping))
+    assert paid_in_all(RewardWrapper(wrappers.TimeLimit(Endless(), 12), reward)) < -3.0
+    env = wrappers.TimeLimit(RewardWrapper(Endless(), reward), 12)
+    with pytest.warns(UserWarning, match="three episodes were cut after 12 steps each"):
+        assert paid_in_all(env) > -3.0
+
+
 def test_cut_episodes_that_are_no_time_limit_pass():
     gymnasium.register("Endless-v0", entry_point=Endless, max_episode_steps=12)
     env = RewardWrapper(gymnasium.make("Endless-v0", disable_env_checker=True), delayed())
@@ -113,8 +127,8 @@ def test_cut_episodes_that_are_no_time_limit_pass():
         env.reset()
         for _ in range(length):
             env.step(np.zeros(2, np.float32))
-    pointwise = wrappers.TimeLimit(RewardWrapper(Endless(), double()), 12)  # a reward that reads no ends
-    paid_in_all(pointwise, 4)
+    for reward in (double(), rd.potential_shaping(lambda obs: obs[..., 0], gamma=0.9)):  # none reads the time limit
+        paid_in_all(wrappers.TimeLimit(RewardWrapper(Endless(), reward), 12), 4)
 
 
 def test_autoreset_may_lie_on_either_side():
@@ -195,7 +209,7 @@ def tenfold(envs):
     )
 
 
-@pytest.mark.parametrize("mode", [NEXT_STEP, SAME_STEP], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.name)
 def test_episode_statistics_are_refused_exactly_where_they_count_wrongly(mode):
     envs = wrappers.vector.RecordEpisodeStatistics(walks(mode))
     envs.reset(seed=0)
@@ -210,11 +224,13 @@ def test_episode_statistics_are_refused_exactly_where_they_count_wrongly(mode):
             wrong |= lengths[-1] != infos["episode"]["l"][ended].tolist()
         time[ended] = 0
         resetting = ended if mode is NEXT_STEP else resetting
-    assert wrong == (mode is SAME_STEP and _order._before(1, 4))
+        if mode is AutoresetMode.DISABLED and ended.any():
+            envs.reset(options={"reset_mask": ended.copy()})
+    assert wrong == (mode.name.lower() in _order._MISCOUNTED)
     if not wrong:
         VectorRewardWrapper(envs, double())
         return
-    with pytest.raises(ValueError, match="RecordEpisodeStatistics counts wrongly in autoreset mode SAME_STEP"):
+    with pytest.raises(ValueError, match=f"counts wrongly in autoreset mode {mode.name} .*; wrap each environment"):
         VectorRewardWrapper(envs, double())
 
 

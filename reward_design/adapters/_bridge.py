@@ -5,20 +5,18 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
+from reward_design._forked import forked, refuse_forked
+from reward_design.adapters import _compiled
 from reward_design.adapters._spaces import copier, merge, missing_key, numeric_info, zeros
-from reward_design.core import NonFiniteRewardError, Params, Reward, State, Transition, select_lanes
-from reward_design.describe import missing_entry, require_online
-
-_config: Any = jax.config
+from reward_design.core import NonFiniteRewardError, Params, Reward, State
+from reward_design.describe import require_online
 
 
 def non_finite(reward: Reward, value: Any, terms: Mapping[str, Any], where: str) -> NonFiniteRewardError:
@@ -63,7 +61,7 @@ class Bridge:
     """One reward on ``num_envs`` lanes of a host environment.
 
     Keeps the observation that the next action starts from (a copy: environments reuse their buffers), which lanes have
-    ended, and the reward's params and state (on the CPU: a step is far too small for another device).
+    ended, and the reward's params and state (on the CPU).
 
     Args:
         observation_space: of one environment. Parts that are not numbers (text, graphs) are left out of transitions.
@@ -102,9 +100,8 @@ class Bridge:
             )
         self.reward, self.num_envs, self.seed, self.info_keys = reward, num_envs, seed, tuple(info_keys)
         self.autoreset = autoreset
-        self.observe = copier(observation_space, "observation_space")
-        self.act = copier(action_space, "action_space")
         self._spaces = observation_space, action_space
+        self._make_copiers()
         self._obs: Any = None
         self._ended, self.some_ended = np.zeros(num_envs, bool), False
         self.num_steps = 0
@@ -112,12 +109,16 @@ class Bridge:
         self._num_ends = 0
         self._names: tuple[str, ...] = ()
         self._params, self._state = params, cast(Any, None)
-        self._all_lanes = _owned(np.ones(num_envs, bool))
+        self._all_lanes: Any = None
+        if forked():  # reset says so, which vector environments hand on to the process above
+            return
+        self._all_lanes = _compiled.owned(np.ones(num_envs, bool))
         if not self.info_keys:
             self._start({})
 
     def reset(self, obs: Any, lanes: np.ndarray | None = None) -> None:
         """New episodes, in all lanes or in those where ``lanes`` is true; running statistics stay."""
+        refuse_forked()
         obs = self.observe(obs)
         if lanes is None or self._obs is None:
             lanes = np.ones(self.num_envs, bool)
@@ -127,7 +128,7 @@ class Bridge:
         if self._state is None or not jax.tree.leaves(self._state.episode):
             return
         fresh, episode = self._state.fresh, self._state.episode
-        self._state = self._state._replace(episode=fresh if lanes.all() else _select(lanes, fresh, episode))
+        self._state = self._state._replace(episode=fresh if lanes.all() else _compiled.select(lanes, fresh, episode))
 
     def step(
         self,
@@ -144,16 +145,17 @@ class Bridge:
         ``action``, ``next_obs`` and ``info`` are copies made by :attr:`act`, :attr:`observe` and :meth:`gather`;
         ``start_obs`` is what the next action starts from, where that is not ``next_obs`` (``same_step``).
         """
+        refuse_forked()
         if self._obs is None:
             raise ResetNeeded("the wrapper has seen no first observation; call reset before step.")
         if not self._names:
             self._start(info)
-        flags = np.empty((3, self.num_envs), _float_dtype())
+        flags = np.empty((3, self.num_envs), _compiled.float_dtype())
         flags[0], flags[1], flags[2] = reward, terminated, truncated
         mask = ~self._ended
         lanes = mask if self.some_ended else self._all_lanes
         call = self.reward.step, self._names, self._params, *self._state
-        scores, episode, running = _apply(*call, lanes, self._obs, action, next_obs, flags, info)
+        scores, episode, running = _compiled.apply(*call, lanes, self._obs, action, next_obs, flags, info)
         self._state = State(episode, running, self._state.fresh)
         self._obs = next_obs if start_obs is None else start_obs
         self._end_lanes(terminated, truncated)
@@ -168,7 +170,8 @@ class Bridge:
             return first_obs
         next_obs = jax.tree.map(np.copy, first_obs)
         for lane in np.flatnonzero(lanes).tolist():
-            for into, value in zip(jax.tree.leaves(next_obs), jax.tree.leaves(self.observe(last(lane))), strict=True):
+            final = self._observe_one(last(lane))
+            for into, value in zip(jax.tree.leaves(next_obs), jax.tree.leaves(final), strict=True):
                 into[lane] = value[0]
             if 0 <= self._num_ends < 3:
                 self._suspect_reused_buffer(lane, next_obs, first_obs)
@@ -178,7 +181,7 @@ class Bridge:
         """``transition.info`` from the info of each lane; only lanes that are no experience may lack an entry.
 
         Raises:
-            ValueError: if an entry of ``info_keys`` is missing; ``available`` are the names that there are.
+            ValueError: if an entry is too large or missing; ``available`` are the names that there are.
             TypeError: if an entry is not numeric.
         """
         gathered = {}
@@ -198,7 +201,7 @@ class Bridge:
 
     @params.setter
     def params(self, params: Params) -> None:
-        self._params = params if not self._names else _like(self._params, params, "reward_params")
+        self._params = params if not self._names else _compiled.like(self._params, params, "reward_params")
 
     @property
     def state(self) -> Any:
@@ -207,36 +210,36 @@ class Bridge:
 
     @state.setter
     def state(self, state: Any) -> None:
-        self._state = state if not self._names else _like(self._state, state, "reward_state")
+        self._state = state if not self._names else _compiled.like(self._state, state, "reward_state")
 
     def __getstate__(self) -> dict[str, Any]:
         held = {"_params": self.params, "_state": self.state, "_all_lanes": None}
-        return {**self.__dict__, **held, "observe": None, "act": None}
+        return {**self.__dict__, **held, "observe": None, "_observe_one": None, "act": None}
 
     def __setstate__(self, held: dict[str, Any]) -> None:
+        refuse_forked()
         self.__dict__.update(held)
-        self.observe = copier(self._spaces[0], "observation_space")
-        self.act = copier(self._spaces[1], "action_space")
-        self._all_lanes = _owned(np.ones(self.num_envs, bool))
+        self._make_copiers()
+        self._all_lanes = _compiled.owned(np.ones(self.num_envs, bool))
         if self._names:
-            self._params, self._state = _owned(self._params), _owned(self._state)
+            self._params, self._state = _compiled.owned(self._params), _compiled.owned(self._state)
+
+    def _make_copiers(self) -> None:
+        obs, action = self._spaces
+        self.observe, self._observe_one = copier(obs, "observation", self.num_envs), copier(obs, "observation", 1)
+        self.act = copier(action, "action", self.num_envs)
 
     def _start(self, info: Mapping[str, np.ndarray]) -> None:
         """Make params and state, and find the names of the terms; a reward that does not fit fails here."""
         obs, action = (zeros(space, self.num_envs) for space in self._spaces)
-        flags = np.zeros((3, self.num_envs), _float_dtype())
-        example = _transition(self._all_lanes, obs, action, obs, flags, {k: np.zeros_like(v) for k, v in info.items()})
-        with jax.default_device(_cpu()):
-            example = jax.tree.map(jnp.asarray, example)
-            try:
-                params, state = self.reward.init(jax.random.key(self.seed), example)
-                output, _ = jax.eval_shape(cast(Any, self.reward.step), params, state, example)
-            except (KeyError, TypeError) as error:
-                clearer = missing_entry(self.reward, error, example, info_keys=self.info_keys)
-                raise clearer from (None if clearer is error else error)
-        self._params = _owned(params) if self._params is None else _like(params, self._params, "params")
-        self._state = _owned(state) if self._state is None else _like(state, self._state, "reward_state")
-        self._names = tuple(sorted(output.terms))
+        flags = np.zeros((3, self.num_envs), _compiled.float_dtype())
+        info = {name: np.zeros_like(value) for name, value in info.items()}
+        example = _compiled.transition(self._all_lanes, obs, action, obs, flags, info)
+        params, state, names = _compiled.start(self.reward, example, seed=self.seed, info_keys=self.info_keys)
+        given = self._params, self._state
+        self._params = _compiled.owned(params) if given[0] is None else _compiled.like(params, given[0], "params")
+        self._state = _compiled.owned(state) if given[1] is None else _compiled.like(state, given[1], "reward_state")
+        self._names = names
 
     def _suspect_reused_buffer(self, lane: int, next_obs: Any, first_obs: Any) -> None:
         if _same(lane, next_obs, self._obs):  # nothing moved in this step: an agent stuck at the start tells nothing
@@ -296,51 +299,5 @@ class RewardAttributes:
         self._bridge.state = state
 
 
-# --- the compiled part: one function for all wrappers, compiled once per reward and shapes --------------------------
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _apply(
-    step: Any, names: tuple[str, ...], params: Params, episode: Any, running: Any, fresh: Any, *parts: Any
-) -> tuple[Any, Any, Any]:
-    output, state = step(params, State(episode, running, fresh), _transition(*parts))
-    return jnp.stack([output.reward, *(output.terms[name] for name in names)]), state.episode, state.running
-
-
-def _transition(mask: Any, obs: Any, action: Any, next_obs: Any, flags: Any, info: Any) -> Transition:
-    """``flags`` is ``[3, B]``: reward, terminated, truncated. Where both ends are true, terminated wins."""
-    terminated = flags[1] != 0
-    return Transition(obs, action, next_obs, flags[0], terminated, (flags[2] != 0) & ~terminated, mask, info)
-
-
-@jax.jit
-def _select(lanes: Any, on_true: Any, on_false: Any) -> Any:
-    return select_lanes(lanes, on_true, on_false)
-
-
 def _same(lane: int, one: Any, other: Any) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a[lane], b[lane]), one, other)))
-
-
-def _owned(tree: Any) -> Any:
-    """Strongly typed copies that nobody else refers to, committed to the CPU (``running`` is donated at every step)."""
-    return jax.tree.map(lambda x: jnp.array(jax.device_put(np.array(x), _cpu()), copy=True), tree)
-
-
-def _like(expected: Any, given: Any, what: str) -> Any:
-    """``given`` with the dtypes of ``expected``, after a check of structure and shapes."""
-    shapes, got = (jax.tree.map(jnp.shape, tree) for tree in (expected, given))
-    if jax.tree.structure(expected) != jax.tree.structure(given) or shapes != got:
-        raise ValueError(f"{what} must have the structure and shapes of reward.init, expected {shapes}, got {got}.")
-    return _owned(jax.tree.map(lambda new, old: np.asarray(new, old.dtype), given, expected))
-
-
-def _cpu() -> Any:
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to start without the CPU
-        return jax.local_devices()[0]
-
-
-def _float_dtype() -> Any:
-    return np.float64 if _config.jax_enable_x64 else np.float32

@@ -14,6 +14,17 @@ _SHORTEST = 10
 """Cut episodes of fewer steps are no sign of a time limit."""
 
 
+def _before(*version: int) -> bool:
+    """True for a gymnasium older than ``version``."""
+    return tuple(int(part) for part in gymnasium.__version__.split(".")[:2]) < version
+
+
+_MISCOUNTED = {"disabled": "DISABLED (a reset of some lanes starts all counts anew)"}
+"""Modes in which the vector ``RecordEpisodeStatistics`` is wrong, and how; DISABLED still is in gymnasium 1.4."""
+if _before(1, 4):
+    _MISCOUNTED["same_step"] = "SAME_STEP before gymnasium 1.4 (it leaves out the first step of every further episode)"
+
+
 def check_single(env: gymnasium.Env, wrapper: str = "RewardWrapper") -> None:
     """Refuse what may not lie below ``wrapper``.
 
@@ -40,11 +51,10 @@ def check_vector(envs: VectorEnv, autoreset: str, rule: str = "must lie outside 
                 "transform info['final_obs'], so the reward would see two kinds of observations; or wrap each "
                 "environment in the single version of it."
             )
-        if isinstance(layer, wrappers.vector.RecordEpisodeStatistics) and autoreset == "same_step" and _before(1, 4):
+        if isinstance(layer, wrappers.vector.RecordEpisodeStatistics) and autoreset in _MISCOUNTED:
             raise ValueError(
-                "RecordEpisodeStatistics counts wrongly in autoreset mode SAME_STEP before gymnasium 1.4 (it leaves "
-                "out the first step of every further episode); wrap each environment in "
-                "gymnasium.wrappers.RecordEpisodeStatistics instead, or use the mode DISABLED."
+                f"RecordEpisodeStatistics counts wrongly in autoreset mode {_MISCOUNTED[autoreset]}; wrap each "
+                "environment in gymnasium.wrappers.RecordEpisodeStatistics instead."
             )
 
 
@@ -150,8 +160,3 @@ def normalises(wrapper: str) -> ValueError:
         "info['env_reward'] is not the environment's own; put it outside, or end the reward in "
         "chain(..., normalise_by_return(gamma=...))."
     )
-
-
-def _before(*version: int) -> bool:
-    """True for a gymnasium older than ``version``."""
-    return tuple(int(part) for part in gymnasium.__version__.split(".")[:2]) < version

@@ -14,6 +14,7 @@ from reward_design.adapters import _order
 from reward_design.adapters._bridge import Bridge, RewardAttributes
 from reward_design.adapters._spaces import lane_of
 from reward_design.core import Kind, Params, Reward
+from reward_design.describe import walk
 
 __all__ = ["RewardWrapper", "VectorRewardWrapper"]
 
@@ -30,7 +31,11 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
     has to give the same rewards again.
 
     ``gymnasium.wrappers.TimeLimit`` belongs inside (``gymnasium.make`` puts it there): the reward does not see a limit
-    outside. Where a reward depends on it (kind ``CAUSAL``), a warning tells when this seems so.
+    outside. Where a reward depends on it (kind ``CAUSAL``, or shaping with ``time_limit_is_terminal``), a warning tells
+    when this seems so.
+
+    In ``gymnasium.vector.AsyncVectorEnv`` it needs ``context="forkserver"`` or ``"spawn"``: JAX hangs in a process that
+    was forked after it had started (the default on Linux before Python 3.14), where ``reset`` refuses.
 
     Args:
         env: a single environment. A step after the end of an episode and before ``reset`` (also the one in which
@@ -43,7 +48,9 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
     Raises:
         TypeError: for a vector environment, a reward of kind ``TRAJECTORY``, or a space without numbers.
         ValueError: if the reward does not fit the environment (at the first step if it reads info), if an entry of
-            ``info_keys`` is missing at a step, or if ``NormalizeReward`` lies below.
+            ``info_keys`` is missing at a step, if ``NormalizeReward`` lies below, or if the environment pays anything
+            but one number.
+        RuntimeError: at ``reset`` in a process that was forked after JAX had started.
         NonFiniteRewardError: if a reward is NaN or infinite, naming reward, term and step.
 
     Example:
@@ -67,14 +74,14 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
         info_keys: Sequence[str] = (),
     ) -> None:
         if not isinstance(env, gymnasium.Env):
-            raise TypeError(f"RewardWrapper expects a single gymnasium.Env, got {_kind(env)}; use {_wrapper_of(env)}.")
+            raise TypeError(f"RewardWrapper expects a single gymnasium.Env, got {_kind(env)}; {_instead(env)}.")
         arguments: dict[str, Any] = {"reward": reward, "params": params, "seed": seed, "info_keys": info_keys}
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         _order.check_single(env)
         super().__init__(env)
         mode = "next_step" if _has_autoreset(env) else "disabled"
         self._bridge = Bridge(env.observation_space, env.action_space, autoreset=mode, **arguments)
-        watched = mode == "disabled" and self._bridge.reward.kind is Kind.CAUSAL
+        watched = mode == "disabled" and _sees_truncation(self._bridge.reward)
         self._cut = _order.CutEpisodes() if watched else None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -90,9 +97,10 @@ class RewardWrapper(RewardAttributes, gymnasium.Wrapper, RecordConstructorArgs):
         bridge = self._bridge
         sent = bridge.act(action)
         obs, reward, terminated, truncated, info = self.env.step(action)
+        reward = _one_number(reward)
         picked = bridge.gather([info], info)
         score = bridge.step(sent, bridge.observe(obs), reward, terminated, truncated, picked)
-        info = {"env_reward": float(reward), **info}
+        info = {"env_reward": reward, **info}
         info["reward_terms"] = {name: term.item() for name, term in score.terms.items()}
         return obs, score.reward.item(), terminated, truncated, info
 
@@ -156,7 +164,7 @@ class VectorRewardWrapper(RewardAttributes, VectorWrapper):
     ) -> None:
         if not isinstance(envs, VectorEnv):
             raise TypeError(
-                f"VectorRewardWrapper expects a gymnasium VectorEnv, got {_kind(envs)}; use {_wrapper_of(envs)}."
+                f"VectorRewardWrapper expects a gymnasium VectorEnv, got {_kind(envs)}; {_instead(envs, vector=True)}."
             )
         mode = autoreset_mode(envs)
         _order.check_vector(envs, mode)
@@ -255,12 +263,38 @@ def _has_autoreset(env: Any) -> bool:
     return False
 
 
+def _sees_truncation(reward: Reward) -> bool:
+    return reward.kind is Kind.CAUSAL or any(part.settings.get("time_limit_is_terminal") for _, part in walk(reward))
+
+
+def _one_number(reward: Any) -> float:
+    """What a single environment paid; some pay an array of one number."""
+    if isinstance(reward, (float, int)):
+        return float(reward)
+    try:
+        numbers = np.asarray(reward, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if reward is None or numbers.size != 1:
+        raise ValueError(f"the environment's reward must be one number, got {reward!r}.")
+    return numbers.item()
+
+
 def _kind(env: Any) -> str:
-    return f"the vector environment {env}" if isinstance(env, VectorEnv) else f"{type(env).__name__} {env}"
-
-
-def _wrapper_of(env: Any) -> str:
-    """The wrapper that takes ``env``; a vector environment of stable-baselines3 is told by what only it has."""
     if isinstance(env, VectorEnv):
-        return "VectorRewardWrapper"
-    return "reward_design.adapters.sb3.VecRewardWrapper" if hasattr(env, "step_wait") else "RewardWrapper"
+        return f"the vector environment {env}"
+    return f"{type(env).__name__} {env}" if isinstance(env, gymnasium.Env) else type(env).__name__
+
+
+def _instead(env: Any, *, vector: bool = False) -> str:
+    """What to do with ``env``; a vector environment of stable-baselines3 is told by what only it has."""
+    make = "gymnasium.make_vec" if vector else "gymnasium.make"
+    if isinstance(env, str):
+        return f"make it first: {make}({env!r})"
+    if isinstance(env, Reward):
+        return "the environment comes first, then the reward"
+    if isinstance(env, VectorEnv):
+        return "use VectorRewardWrapper"
+    if hasattr(env, "step_wait"):
+        return "use reward_design.adapters.sb3.VecRewardWrapper"
+    return "use RewardWrapper" if isinstance(env, gymnasium.Env) else f"give {make}(...)"
