@@ -3,6 +3,7 @@
 import inspect
 import math
 import numbers
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -106,32 +107,40 @@ def check_info(info: Any) -> None:
 
 
 def check_result(
-    who: str, fn: Callable[[Any], Any], argument: Any, example: Transition, *, truth: bool = False
+    who: str, fn: Callable[[Any], Any], argument: Any, example: Transition, *, success: bool = False
 ) -> None:
     """Refuse a function that reads what is not there, or gives something else than one value for each row.
 
-    It is traced; where it cannot be, as it uses NumPy, which is fine on the host, it is called.
+    It is traced. A success predicate that cannot be, as it uses NumPy, which is fine on the host, is called; other
+    functions are compiled into rewards.
 
     Args:
         who: which function, for the message.
         fn: the function.
         argument: what it gets, with an unusual number of rows.
         example: the transition that ``argument`` is, or belongs to.
-        truth: it has to give truth values in place of numbers.
+        success: it is a success predicate, which gives truth values in place of numbers.
 
     Raises:
-        TypeError: if it cannot be called with one argument, or gives values of another kind.
+        TypeError: if it cannot be called with one argument, gives values of another kind, or cannot be compiled where
+            it has to be.
         ValueError: if it reads what is not there, or gives another shape.
     """
-    wanted = "one truth value for each row, such as t.reward > 0" if truth else "one number for each row"
-    kinds = (np.bool_,) if truth else (np.bool_, np.number)
+    wanted = "one truth value for each row, such as t.reward > 0" if success else "one number for each row"
+    kinds = (np.bool_,) if success else (np.bool_, np.number)
+    _check_positions(who, fn, argument)
     try:
         found = jax.eval_shape(fn, argument)
-    except (KeyError, TypeError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         clearer = missing_entry(who, error, example)
         if clearer is not error:
             raise clearer from None
         found = _called(who, fn, argument)
+        if not success and (found is _UNKNOWN or isinstance(error, _NOT_TRACED) or isinstance(found, np.ndarray)):
+            raise TypeError(
+                f"{who} must be written with jax.numpy (jnp.sin in place of np.sin and math.sin, jnp.where in place of "
+                f"if), because it is compiled into rewards: {_first_line(error)}."
+            ) from error
     if found is _UNKNOWN:
         return
     dtype = getattr(found, "dtype", None)
@@ -146,6 +155,30 @@ def check_result(
 
 
 _UNKNOWN = object()
+_NOT_TRACED = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
+
+
+def _check_positions(who: str, fn: Callable[[Any], Any], argument: Any) -> None:
+    """Let NumPy refuse positions beyond the end of an array, where JAX reads the last entry.
+
+    Raises:
+        ValueError: for those, but not for one in what zeros leave empty (``np.flatnonzero(obs)[0]``).
+    """
+    zeros = jax.tree.map(np.asarray, argument)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of divisions by zero, say
+            jax.eval_shape(lambda: fn(zeros))  # compiles nothing
+    except IndexError as error:
+        text = _first_line(error)
+        if re.search("out of bounds for axis|too many indices", text, re.IGNORECASE) and "size 0" not in text:
+            raise ValueError(f"{who} reads a position that is not there: {text} (axis 0 counts the rows).") from error
+    except Exception:  # it may need arrays of JAX
+        pass
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def _called(who: str, fn: Callable[[Any], Any], argument: Any) -> Any:

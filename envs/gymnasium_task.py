@@ -1,5 +1,7 @@
 """A task from any gymnasium id."""
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -62,7 +64,7 @@ class GymnasiumEnv(HostEnv):
         self.name, self.env_id, self.gamma, self.info = f"gymnasium/{env_id}", env_id, gamma, dict(info)
         self._kwargs, self._limit, self._vectorisation = dict(kwargs), horizon, vectorisation
         self._achieved = success
-        with _clear_errors(env_id):
+        with _clear_errors(env_id, kwargs):
             if "mujoco" in str(getattr(gymnasium.registry.get(env_id), "entry_point", "")):
                 guard()
             probe = self.make()
@@ -149,8 +151,8 @@ def task_from_gymnasium(
     Args:
         env_id: a registered id; ``"my_package:MyEnv-v0"`` imports the package first.
         description: one paragraph; by default the first one of the environment's docstring.
-        factors: named quantities of a transition.
-        potential: ``phi(obs) -> [B]``; needed for the design ``shaping``.
+        factors: named quantities of a transition, written with jax.numpy.
+        potential: ``phi(obs) -> [B]``, written with jax.numpy; needed for the design ``shaping``.
         sparse_reward: by default the environment's own reward.
         dense_reward: by default the environment's own reward.
         auxiliary: rewards by name, ``aligned`` and ``misaligned`` among them.
@@ -171,7 +173,8 @@ def task_from_gymnasium(
         ValueError: for an id that is unknown, with the nearest one, or out of date, a gamma outside [0, 1], a horizon
             below 1, a function that reads an entry of the observation or info that there is not or whose result is not
             ``[B]``, or an entry of ``info`` that a step of the environment does not give (one step is taken to see it).
-        TypeError: if observations or actions are not numbers, or an argument is of another kind than it should be.
+        TypeError: if observations or actions are not numbers, an argument is of another kind than it should be or not
+            known to the environment, or a factor or the potential cannot be compiled.
 
     Example:
         >>> import jax.numpy as jnp
@@ -227,7 +230,7 @@ def _check_results(made: Task, potential: Any, success: Any) -> None:
     if potential is not None:
         checks.check_result(f"'potential' of task {made.name!r}", potential, example.obs, example)
     if success is not None:
-        checks.check_result(f"'success' of task {made.name!r}", success, example, example, truth=True)
+        checks.check_result(f"'success' of task {made.name!r}", success, example, example, success=True)
 
 
 _ROWS = 11
@@ -259,8 +262,8 @@ def _missing_potential(name: str) -> Callable[[Any], Any]:
 class _clear_errors:  # noqa: N801  (a context manager, used as a function)
     """Errors of ``gymnasium.make`` as one sentence."""
 
-    def __init__(self, env_id: str) -> None:
-        self.env_id = env_id
+    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
+        self.env_id, self.kwargs = env_id, kwargs
 
     def __enter__(self) -> None:
         pass
@@ -274,5 +277,9 @@ class _clear_errors:  # noqa: N801  (a context manager, used as a function)
             raise ImportError(f"environments {self.env_id!r} need {needs}") from error
         if isinstance(error, gymnasium.error.DependencyNotInstalled):
             raise ImportError(f"environment {self.env_id!r} needs more than gymnasium: {error}") from error
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and unknown and unknown[1] in self.kwargs:
+            hint = suggestion(unknown[1], inspect.signature(task_from_gymnasium).parameters, cutoff=0.6)
+            raise TypeError(f"environment {self.env_id!r} takes no argument {unknown[1]!r}{hint}") from error
         if isinstance(error, gymnasium.error.Error):  # an id that is malformed or no longer supported
             raise ValueError(f"gymnasium cannot make {self.env_id!r}: {error}") from error

@@ -15,6 +15,7 @@ from reward_design.envs.host import lane_seeds
 from reward_design.envs.mujoco_gl import import_mujoco
 from reward_design.envs.mujoco_maths import MODELS, control_weight
 from reward_design.envs.simulator_fault import LOST
+from reward_design.envs.vector_checks import check_open
 
 WORTH_A_THREAD = 56
 """Degrees of freedom, over all lanes of a thread, from which one more thread pays."""
@@ -104,7 +105,12 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         self._ready = False
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode in every lane. A seed s gives lane i the seed s + i; a list gives each its own."""
+        """Start an episode in every lane. A seed s gives lane i the seed s + i; a list gives each its own.
+
+        Raises:
+            ClosedEnvironmentError: after ``close``.
+        """
+        check_open(self)
         if seed is None and not self._ready:
             seed = self._seed
         seeds = lane_seeds(seed, self.num_envs)
@@ -117,7 +123,14 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
         return self._obs.copy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step every lane, and reset those that ended."""
+        """Step every lane, and reset those that ended.
+
+        Raises:
+            ClosedEnvironmentError: after ``close``.
+            ResetNeeded: before the first ``reset``.
+            ValueError: for actions that are not one for each lane, or not finite.
+        """
+        check_open(self)
         if not self._ready:
             raise gymnasium.error.ResetNeeded(f"{self.name!r} must be reset before the first step; call reset().")
         actions = np.asarray(actions)
@@ -151,6 +164,7 @@ class MujocoVectorEnv(gymnasium.vector.VectorEnv):
             reward = np.where(fault, 0.0, self._pay(reward, obs, info, ended))
         if np.count_nonzero(ended):
             final = {name: value.copy() for name, value in info.items()}
+            final |= {f"_{name}": ended.copy() for name in final}
             info |= {"final_obs": obs.copy(), "_final_obs": ended, "final_info": final, "_final_info": ended}
             self._obs = self._restart(ended)
         return self._obs.copy(), reward, terminated, truncated, info

@@ -1,7 +1,6 @@
 """Environments in worker processes over shared memory, that survive workers which die, raise or hang."""
 
 import multiprocessing
-import pickle
 import time
 import warnings
 import weakref
@@ -19,8 +18,9 @@ from numpy.typing import DTypeLike
 
 from reward_design._cores import num_cores
 from reward_design.envs.host import NotCopied, lane_seeds, map_space
-from reward_design.envs.process_memory import Memory, Path, at
+from reward_design.envs.process_memory import Memory, Path
 from reward_design.envs.process_worker import STEP, Worker, end_all
+from reward_design.envs.vector_checks import check_open, lane_actions
 
 
 class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
@@ -36,7 +36,8 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
     a row with terminated False, truncated True, reward 0, the last good observation as ``final_obs``, infos 0 (or
     ``fault_info``) and ``infos["worker_fault"]`` True, and start new episodes; the others do not notice. The number is
     in :attr:`num_faults`, the cause in a ``RuntimeWarning``. What cannot be mended is an error: environments that
-    cannot be made or reset, and ``max_faults`` faults of a worker without a good step between them.
+    cannot be made or reset, an observation that does not fit its space, and ``max_faults`` faults of a worker without
+    a good step between them.
 
     Args:
         make: makes one environment; sent to the workers by cloudpickle.
@@ -122,8 +123,10 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         """Start an episode in every lane. A seed s gives lane i the seed s + i.
 
         Raises:
+            ClosedEnvironmentError: after ``close``.
             RuntimeError: if environments cannot be reset: at once the first time, later after one replacement.
         """
+        check_open(self)
         if seed is None and self._seed is not None:
             seed = self._seed
         seeds = lane_seeds(seed, self.num_envs)
@@ -133,7 +136,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         self._settle()
         self._slot, first, self._started = 0, not self._started, True
         for worker in self._workers:
-            worker.send(_reset_command(worker, seeds, options, 0))
+            worker.send_reset(seeds, options, 0)
         causes = {worker: cause for worker in self._workers if (cause := worker.answer(self.timeout)) is not None}
         if first:
             for worker, cause in causes.items():
@@ -147,10 +150,12 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         """Step every lane, and reset those that ended.
 
         Raises:
-            RuntimeError: after ``max_faults`` faults of one worker in a row, or if a replacement cannot start.
+            ClosedEnvironmentError: after ``close``.
+            ValueError, TypeError: for actions that do not fit the lanes.
+            RuntimeError: after ``max_faults`` faults of one worker in a row, if a replacement cannot start, or for an
+                observation that does not fit its space.
         """
-        if self.closed:
-            raise gymnasium.error.ResetNeeded("the environments are closed; make new ones.")
+        check_open(self)
         if not self._ready:
             raise gymnasium.error.ResetNeeded("the environments must be reset before the first step; call reset().")
         self._send_actions(actions)
@@ -189,10 +194,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
     def _send_actions(self, actions: Any) -> None:
         for path, view in self._views.items():
             if path[0] == "action":
-                values = np.asarray(at(actions, path[1:]))
-                if values.shape != view.shape:
-                    raise ValueError(f"actions must have the shape {view.shape}, got {values.shape}.")
-                view[...] = values
+                view[...] = lane_actions(actions, path[1:], view.shape, view.dtype)
 
     def _obs(self) -> Any:
         return self._tree("obs", lambda view: view[self._slot].copy())
@@ -223,7 +225,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
                 successor[ended], successor[fault] = next(finals)[ended], view[before][fault]
                 return successor
 
-            infos |= {"final_obs": self._tree("obs", final), "_final_obs": ended}
+            infos |= {"final_obs": self._tree("obs", final), "_final_obs": ended, "_final_info": ended}
         infos["worker_fault"] = fault
         return obs, reward, terminated, truncated, infos
 
@@ -233,6 +235,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         """New processes for workers with faults, with new episodes in their lanes."""
         self.num_faults += len(causes)
         for worker, cause in causes.items():
+            self._must(worker, cause if worker.misfit else None, "go on")
             worker.faults_in_row += 1
             if worker.faults_in_row >= self.max_faults:
                 self.close()
@@ -243,7 +246,7 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
             worker.start()
         for worker in causes:
             self._must(worker, worker.answer(worker.start_timeout), "make its environments again")
-            worker.send(_reset_command(worker, seeds, options, self._slot))
+            worker.send_reset(seeds, options, self._slot)
             self._must(worker, worker.answer(self.timeout), "reset its environments again")
 
     def _fresh_seeds(self) -> list[int]:
@@ -271,10 +274,6 @@ class ProcessVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         if cause is not None:
             self.close()
             raise RuntimeError(f"{worker} could not {what}: it {cause}.\n{worker.trace}".rstrip())
-
-
-def _reset_command(worker: Worker, seeds: Sequence[int | None], options: Any, slot: int) -> bytes:
-    return pickle.dumps(([seeds[lane] for lane in worker.lanes], options or None, slot))
 
 
 def _check(

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from multiprocessing import connection, parent_process
 from typing import Any
 
@@ -31,12 +32,15 @@ class Worker:
         lanes: numbers of the lanes that it steps.
         shared: factory (pickled), shared memory and its layout.
         start_timeout: seconds that it may take to start.
+
+    Attributes:
+        misfit: whether it ended over an observation that does not fit its space, which no new process would mend.
     """
 
     def __init__(self, processes: Any, lanes: np.ndarray, shared: tuple[bytes, Any, Memory], start_timeout: float):
         self._processes, self._shared = processes, shared
         self.lanes, self.start_timeout, self.faults_in_row = lanes.tolist(), start_timeout, 0
-        self.trace = ""
+        self.trace, self.misfit = "", False
         self.start()
 
     def __str__(self) -> str:
@@ -59,6 +63,10 @@ class Worker:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(command)
 
+    def send_reset(self, seeds: Sequence[int | None], options: Any, slot: int) -> None:
+        """Send the command to reset, with the seeds of all lanes; observations go to ``slot``."""
+        self.send(pickle.dumps(([seeds[lane] for lane in self.lanes], options or None, slot)))
+
     def answer(self, timeout: float) -> str | None:
         """None once the last command is done, or else what happened instead; then the process has ended."""
         try:
@@ -71,9 +79,9 @@ class Worker:
             return f"died with exit code {self.end(GRACE)}"
         if reply == DONE:
             return None
-        lane, kind, text, self.trace = pickle.loads(reply)
+        lane, kind, text, self.trace, self.misfit = pickle.loads(reply)
         self.end(GRACE)
-        return f"raised {kind} in lane {lane}: {text}"
+        return f"raised {kind} in lane {lane}: {text.rstrip('.')}"
 
     @property
     def alive(self) -> bool:
@@ -110,19 +118,21 @@ class Lanes:
 
     Attributes:
         current: the lane at work, to blame for an error.
+        misfit: whether the error is an observation that does not fit its space.
     """
 
     def __init__(self, first: int, num_lanes: int, buffer: Any, memory: Memory) -> None:
         views = memory.views(buffer)
-        groups = {kind: [(p[1:], v) for p, v in views.items() if p[0] == kind] for kind in ("obs", "final_obs", "info")}
-        self._obs, self._final, self._info = groups["obs"], groups["final_obs"], groups["info"]
+        self._obs = [(path[1:], view, view.shape[2:]) for path, view in views.items() if path[0] == "obs"]
+        self._final = [(path[1:], view, view.shape[1:]) for path, view in views.items() if path[0] == "final_obs"]
+        self._info = [(path[1], view) for path, view in views.items() if path[0] == "info"]
         self._reward, self._terminated, self._truncated = (
             views[(name,)] for name in ("reward", "terminated", "truncated")
         )
         self._action = {path[1:]: view for path, view in views.items() if path[0] == "action"}
         self._lanes = range(first, first + num_lanes)
         self._envs: list[gymnasium.Env] = []
-        self.current = first
+        self.current, self.misfit = first, False
 
     def open(self, make: bytes) -> None:
         """Make the environments with a pickled factory."""
@@ -139,7 +149,7 @@ class Lanes:
             self.current = lane
             obs, info = env.reset(seed=seed, options=options)
             self._write(self._obs, (slot, lane), env, obs)
-            for (name,), view in self._info:
+            for name, view in self._info:
                 view[slot, lane] = info.get(name, 0)
 
     def step(self, slot: int) -> None:
@@ -148,7 +158,7 @@ class Lanes:
             self.current = lane
             obs, self._reward[lane], terminated, truncated, info = env.step(self._action_of(lane))
             self._terminated[lane], self._truncated[lane] = terminated, truncated
-            for (name,), view in self._info:
+            for name, view in self._info:
                 if name not in info:
                     raise KeyError(f"every step must give the info entry {name!r}, got {sorted(map(str, info))}")
                 view[slot, lane] = info[name]
@@ -163,16 +173,21 @@ class Lanes:
             with contextlib.suppress(Exception):
                 env.close()
 
-    def _write(self, views: list[tuple[Path, np.ndarray]], row: Any, env: gymnasium.Env, obs: Any) -> None:
+    def _write(self, views: list[tuple[Path, np.ndarray, tuple]], row: Any, env: gymnasium.Env, obs: Any) -> None:
+        path, shape = (), ()
         try:
-            for path, view in views:
-                view[row] = at(obs, path)
+            for path, view, shape in views:
+                part = at(obs, path)
+                if getattr(part, "shape", ()) != shape and np.shape(part) != shape:  # which NumPy would broadcast
+                    raise ValueError(f"it must have shape {shape}, got {np.shape(part)}")
+                view[row] = part
         except (KeyError, IndexError, TypeError, ValueError) as error:
             from reward_design.envs.observations import amiss  # imports JAX, which the server of processes shall not
 
-            if problem := amiss(env.spec.id if env.spec else type(env.unwrapped).__name__, env.observation_space, obs):
-                raise ValueError(problem) from error
-            raise
+            self.misfit, name = True, env.spec.id if env.spec else type(env.unwrapped).__name__
+            entry = "".join(f"[{key!r}]" for key in path)
+            told = f"{name!r}: the observation{entry} does not fit its space: {error}; correct one of them."
+            raise ValueError(amiss(name, env.observation_space, obs) or told) from error
 
     def _action_of(self, lane: int) -> Any:
         if self._discrete:
@@ -192,8 +207,9 @@ class Lanes:
 def work(pipe: Any, make: bytes, first: int, num_lanes: int, buffer: Any, memory: Memory) -> None:
     """Body of a worker process: make environments, then reset and step them on command until the pipe closes.
 
-    Every command is answered by ``DONE``, or by ``(lane, name of the error, text, traceback)``, pickled, after which
-    the process ends. Ctrl-C is left to the parent; if the parent dies, so does the worker, even in a hung environment.
+    Every command is answered by ``DONE``, or by ``(lane, name of the error, text, traceback, misfit)``, pickled, after
+    which the process ends. Ctrl-C is left to the parent; if the parent dies, so does the worker, even in a hung
+    environment.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -211,7 +227,8 @@ def work(pipe: Any, make: bytes, first: int, num_lanes: int, buffer: Any, memory
         pass
     except Exception as error:
         with contextlib.suppress(OSError):
-            pipe.send_bytes(pickle.dumps((lanes.current, type(error).__name__, str(error), traceback.format_exc())))
+            told = (type(error).__name__, str(error), traceback.format_exc())
+            pipe.send_bytes(pickle.dumps((lanes.current, *told, lanes.misfit)))
     finally:
         lanes.close()
 

@@ -13,8 +13,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import DTypeLike
 
 from reward_design.envs.host import NotCopied, lane_seeds, map_space
-from reward_design.envs.process_memory import Memory, at
+from reward_design.envs.process_memory import Memory
 from reward_design.envs.process_worker import Lanes
+from reward_design.envs.vector_checks import check_open, lane_actions
 
 
 class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
@@ -71,7 +72,13 @@ class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         self._lanes.open(cloudpickle.dumps(make))
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode in every lane. A seed s gives lane i the seed s + i."""
+        """Start an episode in every lane. A seed s gives lane i the seed s + i.
+
+        Raises:
+            ClosedEnvironmentError: after ``close``.
+            ValueError: for an observation that does not fit its space.
+        """
+        check_open(self)
         seeds = lane_seeds(self._seed if seed is None else seed, self.num_envs)
         self._seed = None
         self._lanes.reset(seeds, options or None, self._slot)
@@ -79,14 +86,19 @@ class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
         return self._tree(self._obs_views), self._infos()
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step every lane, and reset those that ended."""
+        """Step every lane, and reset those that ended.
+
+        Raises:
+            ClosedEnvironmentError: after ``close``.
+            ResetNeeded: before the first ``reset``.
+            ValueError: for actions that are not one for each lane, or an observation that does not fit its space.
+            TypeError: for fractions where actions are whole numbers.
+        """
+        check_open(self)
         if not self._ready:
             raise gymnasium.error.ResetNeeded("the environments must be reset before the first step; call reset().")
         for path, view in self._actions.items():
-            values = np.asarray(at(actions, path))
-            if values.shape != view.shape:
-                raise ValueError(f"actions must have the shape {view.shape}, got {values.shape}.")
-            view[...] = values
+            view[...] = lane_actions(actions, path, view.shape, view.dtype)
         self._lanes.step(self._slot)
         reward, terminated, truncated = (array.copy() for array in self._result)
         obs, infos, ended = self._tree(self._obs_views), self._infos(), terminated | truncated
@@ -99,7 +111,7 @@ class SerialVectorEnv(NotCopied, gymnasium.vector.VectorEnv):
                 successor[ended] = next(finals)[ended]
                 return successor
 
-            infos |= {"final_obs": self._tree(self._obs_views, final), "_final_obs": ended}
+            infos |= {"final_obs": self._tree(self._obs_views, final), "_final_obs": ended, "_final_info": ended}
         return obs, reward, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -79,3 +79,26 @@ class Half(Tree):
 
     def observed(self):
         return {"z": self._obs}
+
+
+class Narrow(Count):
+    """Its observations have shape (1,) and not (3,)."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed, options=options)
+        return obs[:1], info
+
+
+class Late(Count):
+    """Its last observation of an episode has shape (1,) and not (3,)."""
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return obs[:1] if obs[0] >= 5 else obs, *rest
+
+
+class Listed(Tree):
+    """A part of its observations has shape (1,) and not ()."""
+
+    def observed(self):
+        return {"z": self._obs, "a": (self._obs[:1].astype(int), np.array([1, 0], np.int8))}

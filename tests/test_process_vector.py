@@ -219,7 +219,7 @@ def test_close_leaves_nothing_behind(vector):
         assert not any(map(alive, pids))
     assert descriptors() == before
     assert shared() <= known
-    with pytest.raises(gymnasium.error.ResetNeeded, match=r"closed"):
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError, match="closed"):
         envs.step(np.zeros(4, int))
 
 

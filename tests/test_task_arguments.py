@@ -14,6 +14,8 @@ from reward_design.envs import Factor, task, task_from_gymnasium
 REWARD = r"must be a Reward, which reward_design\.pointwise\(name, function\) makes, got"
 THREE: Any = 3
 HALF: Any = 2.5
+COMPILED = r"of task .* must be written with jax\.numpy \(jnp\.sin in .*, jnp\.where .*\), because it is compiled"
+BEYOND = r"of task .* reads a position that is not there: index {} is out of bounds for axis 1 with size 4 \(axis 0 c"
 SHAPE = r"shape \[B\] = \(11,\) for 11 rows, got \(11, 4\); index or reduce the extra axes"
 
 
@@ -38,7 +40,17 @@ def reward(transition):
         ({"potential": lambda obs: obs}, ValueError, f"'potential' of task .* must give one number .*: {SHAPE}"),
         ({"potential": lambda obs: obs[0]}, ValueError, r"for 11 rows, got \(4,\)"),
         ({"potential": lambda obs: 0.0}, ValueError, r"for 11 rows, got \(\)"),
-        ({"potential": np.array}, ValueError, SHAPE),
+        ({"potential": np.array}, TypeError, f"'potential' {COMPILED}"),
+        ({"potential": lambda obs: np.sin(obs[..., 0])}, TypeError, f"'potential' {COMPILED}"),
+        ({"potential": lambda obs: 1.0 if obs[0, 0] > 0 else 0.0}, TypeError, f"'potential' {COMPILED}"),
+        ({"factors": {"a": Factor(lambda t: np.abs(t.reward), "1", 1, "a")}}, TypeError, f"'a' {COMPILED}"),
+        ({"potential": lambda obs: obs[..., 7]}, ValueError, f"'potential' {BEYOND.format(7)}"),
+        ({"potential": lambda obs: jnp.cos(obs[:, -5])}, ValueError, f"'potential' {BEYOND.format(-5)}"),
+        ({"potential": lambda obs: obs[..., 0, 0, 0]}, ValueError, "position that is not there: too many indices"),
+        ({"factors": {"a": Factor(lambda t: t.next_obs[..., 4], "1", 1, "a")}}, ValueError, f"'a' {BEYOND.format(4)}"),
+        ({"success": lambda t: np.abs(t.obs[..., 4]) > 0}, ValueError, f"'success' {BEYOND.format(4)}"),
+        ({"potentail": reward}, TypeError, r"'CartPole-v1' takes no argument 'potentail'; did you mean 'potential'\?$"),
+        ({"foo": 3}, TypeError, r"^environment 'CartPole-v1' takes no argument 'foo'\.$"),
         ({"potential": lambda: 0.0}, TypeError, "'potential' of task .* fails when it is called: .* 1 was given"),
         ({"factors": {"a": reward}}, TypeError, r"factors\['a'\] must be a Factor\(.*, got the function 'reward'"),
         (
@@ -70,20 +82,26 @@ def test_arguments_of_a_gymnasium_task_are_checked_when_it_is_made(arguments, er
     assert "\n" not in str(refused.value)
 
 
-def test_functions_may_be_numpy_and_need_not_understand_zeros(untyped):
-    def cosine(obs):
-        norm = np.linalg.norm(np.asarray(obs), axis=-1)
+def test_success_may_be_numpy_and_need_not_understand_zeros(untyped):
+    def ahead(transition):
+        norm = np.linalg.norm(np.asarray(transition.next_obs), axis=-1)
         if not norm.all():
             raise ValueError("no direction")
-        return np.asarray(obs)[..., 0] / norm
+        return np.asarray(transition.next_obs)[..., 0] / norm > 0.4
 
     made = task_from_gymnasium(
-        "CartPole-v1", horizon=cast(int, np.int64(10)), potential=cosine,
-        success=lambda t: np.asarray(t.next_obs)[..., 0] > 2,
+        "CartPole-v1", horizon=cast(int, np.int64(10)), success=ahead,
         factors={"steps": Factor(lambda t: jnp.ones_like(t.terminated), "1", 1, "one per step")},
     )  # fmt: skip
     assert made.horizon == 10
-    np.testing.assert_allclose(made.potential(np.ones((2, 4))), 0.5)
+    assert made.success(made.example._replace(next_obs=np.ones((1, 4)))).all()
+    first_nonzero = lambda t: np.flatnonzero(t.reward)[0] == t.mask  # noqa: E731  (of zeros there is none)
+    task_from_gymnasium("CartPole-v1", success=first_nonzero)
+
+
+def test_potentials_may_need_arrays_of_jax():
+    made = task_from_gymnasium("CartPole-v1", potential=lambda obs: obs.at[..., 0].add(1.0)[..., 0])
+    np.testing.assert_allclose(made.potential(jnp.ones((2, 4))), 2.0)
 
 
 @pytest.mark.parametrize(
