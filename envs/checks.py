@@ -111,8 +111,7 @@ def check_result(
 ) -> None:
     """Refuse a function that reads what is not there, or gives something else than one value for each row.
 
-    It is traced. A success predicate that cannot be, as it uses NumPy, which is fine on the host, is called; other
-    functions are compiled into rewards.
+    It is traced: agents compile it.
 
     Args:
         who: which function, for the message.
@@ -122,8 +121,7 @@ def check_result(
         success: it is a success predicate, which gives truth values in place of numbers.
 
     Raises:
-        TypeError: if it cannot be called with one argument, gives values of another kind, or cannot be compiled where
-            it has to be.
+        TypeError: if it cannot be called with one argument, gives values of another kind, or cannot be compiled.
         ValueError: if it reads what is not there, or gives another shape.
     """
     wanted = "one truth value for each row, such as t.reward > 0" if success else "one number for each row"
@@ -136,13 +134,11 @@ def check_result(
         if clearer is not error:
             raise clearer from None
         found = _called(who, fn, argument)
-        if not success and (found is _UNKNOWN or isinstance(error, _NOT_TRACED) or isinstance(found, np.ndarray)):
+        if found is _UNKNOWN or isinstance(error, _NOT_TRACED) or isinstance(found, np.ndarray):
             raise TypeError(
                 f"{who} must be written with jax.numpy (jnp.sin in place of np.sin and math.sin, jnp.where in place of "
-                f"if), because it is compiled into rewards: {_first_line(error)}."
+                f"if), because it is compiled: {_first_line(error)}."
             ) from error
-    if found is _UNKNOWN:
-        return
     dtype = getattr(found, "dtype", None)
     if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
         raise TypeError(f"{who} must give {wanted}, got {given(found) if dtype is None else f'values of {dtype}'}.")

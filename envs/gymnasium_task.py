@@ -156,7 +156,7 @@ def task_from_gymnasium(
         sparse_reward: by default the environment's own reward.
         dense_reward: by default the environment's own reward.
         auxiliary: rewards by name, ``aligned`` and ``misaligned`` among them.
-        success: ``transition -> [B]`` bool; by default nothing counts as success.
+        success: ``transition -> [B]`` bool, written with jax.numpy; by default nothing counts as success.
         info: shape and dtype of the info entries that rewards may read, for example ``{"x_velocity": ((), float)}``.
         horizon: time limit in place of the registered one.
         gamma: discount per step, in [0, 1].
@@ -174,7 +174,7 @@ def task_from_gymnasium(
             below 1, a function that reads an entry of the observation or info that there is not or whose result is not
             ``[B]``, or an entry of ``info`` that a step of the environment does not give (one step is taken to see it).
         TypeError: if observations or actions are not numbers, an argument is of another kind than it should be or not
-            known to the environment, or a factor or the potential cannot be compiled.
+            known to the environment, or a factor, the potential or success cannot be compiled.
 
     Example:
         >>> import jax.numpy as jnp
