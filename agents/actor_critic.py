@@ -25,8 +25,8 @@ class Acted(NamedTuple):
         carry: hidden states that were used, ``()`` without memory.
     """
 
-    raw: Array
-    head: Array
+    raw: Any
+    head: Any
     log_std: Any = ()
     carry: Any = ()
 
