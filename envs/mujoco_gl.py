@@ -69,7 +69,8 @@ def draws(backend: str) -> bool:
 
 def prepare(env: gymnasium.Env) -> str | None:
     """Choose an OpenGL for MuJoCo where none is chosen; a sentence if there is none, None for other simulators."""
-    if not hasattr(env.unwrapped, "mujoco_renderer"):
+    held = [part.unwrapped for part in vars(env.unwrapped).values() if isinstance(part, gymnasium.Env)]  # in mazes
+    if not any(hasattr(part, "mujoco_renderer") for part in (env.unwrapped, *held)):
         return None
     chosen = (refused or [os.environ.get("MUJOCO_GL")])[0]
     tried = [chosen] if chosen else [*(["glfw"] if os.environ.get("DISPLAY") else []), "egl", "osmesa"]

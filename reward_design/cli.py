@@ -170,6 +170,11 @@ class Train:
     overwrite: bool = False
     """Start anew: delete what --out holds."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are checkpoints to go on from: agents of other libraries start anew."""
+        return "/" not in self.agent
+
     def run(self, command: str) -> int:
         """Train, print a line per evaluation."""
         from reward_design.agents import use_all_cores
@@ -301,7 +306,8 @@ def main(args: Sequence[str] | None = None) -> int:
             return command.run(shlex.join(["reward-design", *words]))
     except KeyboardInterrupt:
         out = getattr(command, "out", None)
-        kept = f" What is finished is kept in {out}; run the same command again to go on." if out else ""
+        kept = out and getattr(command, "goes_on", True)
+        kept = f" What is finished is kept in {out}; run the same command again to go on." if kept else ""
         print(f"\nInterrupted.{kept}", file=sys.stderr)
         return 128 + (stopped_by[0] if stopped_by else signal.SIGINT)
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:

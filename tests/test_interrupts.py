@@ -107,6 +107,19 @@ def test_a_command_ends_although_the_interrupt_met_the_garbage_collector(tmp_pat
     assert "ignored" not in error
 
 
+@pytest.mark.parametrize(
+    "words", [["audit", "--task", "chain", "--reward", "dense"], ["train", "--task", "cartpole", "--agent", "sb3/ppo"]]
+)
+def test_nothing_is_promised_of_what_does_not_go_on(words, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    command = cli._parsed([*words, "--out", str(tmp_path)])
+    monkeypatch.setattr(type(command), "run", interrupted)
+    assert cli.main([*words, "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\nInterrupted.\n"
+
+
 def test_everything_is_as_it_was_afterwards_and_other_errors_are_shown():
     shown, handler = [], signal.getsignal(signal.SIGTERM)
     hook, sys.unraisablehook = sys.unraisablehook, shown.append

@@ -108,6 +108,18 @@ def test_an_unknown_opengl_is_refused_with_those_there_are(monkeypatch):
         guard()
 
 
+@pytest.mark.parametrize("name", ["mujoco/Hopper", "robotics/PointMaze_UMaze", "robotics/AntMaze_UMaze"])
+def test_an_opengl_is_chosen_for_mazes_too(name, monkeypatch):
+    env = task(name).make(render_mode="rgb_array")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(mujoco_gl, "refused", [])
+    monkeypatch.setattr(mujoco_gl, "draws", lambda backend: backend == "osmesa")
+    assert mujoco_gl.prepare(env) is None
+    assert os.environ.pop("MUJOCO_GL") == "osmesa"
+    assert mujoco_gl.prepare(task("cartpole").make()) is None
+    assert "MUJOCO_GL" not in os.environ
+
+
 def test_pictures_of_mujoco_without_opengl_say_what_to_install(monkeypatch):
     env = task("mujoco/Hopper").make(render_mode="rgb_array")
     env.reset(seed=0)

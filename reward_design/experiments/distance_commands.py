@@ -43,6 +43,7 @@ class Distance:
     """Folder for distances.json and distances.svg."""
     json: bool = False
     """Print the numbers as JSON in place of the table."""
+    goes_on = False  # all is written at the end
 
     def run(self, command: str) -> int:
         """Measure, print, write."""
@@ -95,6 +96,7 @@ class Audit:
     """Seed of samples and policy search."""
     out: str = "results/audit"
     """Folder for the page."""
+    goes_on = False  # the page is written at the end
 
     def run(self, command: str) -> int:
         """Audit, print, write the page."""

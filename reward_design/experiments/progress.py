@@ -1,5 +1,6 @@
 """What a run shows: a progress bar over many runs, lines of a single one."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -111,11 +112,11 @@ class Lines:
                 f"{'steps':>12}{'true return':>14}{'paid':>12}{'success':>10}{'length':>9}{'steps/s':>12}"
             )
         self.count += 1
-        self.console.print(
-            f"{steps:>12,}{line['true_return']:>14.4g}{line['shaped_return']:>12.4g}{line['success']:>10.0%}"
-            f"{line['length']:>9.4g}{speed:>12,.0f}",
-            highlight=False,
+        means = (("true_return", 14, ".4g"), ("shaped_return", 12, ".4g"), ("success", 10, ".0%"), ("length", 9, ".4g"))
+        cells = (
+            f"{'–' if math.isnan(line[name]) else format(line[name], form):>{width}}" for name, width, form in means
         )
+        self.console.print(f"{steps:>12,}{''.join(cells)}{speed:>12,.0f}", highlight=False)
 
     def evaluated(self, means: Mapping[str, float], num_episodes: int) -> None:
         """The evaluation after training."""
