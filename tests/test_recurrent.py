@@ -68,9 +68,9 @@ def check_hidden_states(network, state, rows, extras):
         body = state.params["bodies"][name]
         encoded = np.asarray(network._encode(body, x), np.float64)
         for lane in range(rows.mask.shape[1]):
-            h = np.asarray(extras[2][part][0, lane], np.float64)
+            h = np.asarray(extras.carry[part][0, lane], np.float64)
             for t in range(rows.mask.shape[0]):
-                np.testing.assert_allclose(extras[2][part][t, lane], h, atol=1e-5)
+                np.testing.assert_allclose(extras.carry[part][t, lane], h, atol=1e-5)
                 h = naive_gru(body["gru"], h, encoded[t, lane])
                 np.testing.assert_allclose(z[part][t, lane], h, atol=1e-5)
                 if rows.done[t, lane] or not rows.mask[t, lane]:

@@ -124,12 +124,12 @@ def test_the_policy_on_the_host_is_the_one_of_the_update():
     envs = vector()
     env = described(envs)
     state = ppo.init(CONFIG, env, REWARD, jax.random.key(0))
-    rows, (raw, head) = Collector(envs, env, 16).collect(ppo.host_policy(CONFIG, env, state), np.random.default_rng(0))
+    rows, acted = Collector(envs, env, 16).collect(ppo.host_policy(CONFIG, env, state), np.random.default_rng(0))
     network = ppo._network(CONFIG, env)
     obs = jax.tree.map(jnp.asarray, rows.obs)
     z = network.latents(state.params, network.inputs(state.moments, obs))
-    np.testing.assert_allclose(network.head(state.params, z, network.mask(obs)), head, rtol=1e-4, atol=1e-4)
-    assert (raw != 2).all()
+    np.testing.assert_allclose(network.head(state.params, z, network.mask(obs)), acted.head, rtol=1e-4, atol=1e-4)
+    assert (acted.raw != 2).all()
 
 
 def test_the_host_policy_survives_the_donation_of_its_parameters_and_compiles_once():
