@@ -17,7 +17,6 @@ from reward_design.constructors import pointwise, scan_step
 from reward_design.core import ApplyFn, Kind, Learner, Output, Params, Reward, State, Transition
 
 
-@functools.cache
 def environment_reward() -> Reward:
     """The incoming reward, unchanged: r'_t = r_t. Always the same object, so that nothing compiles twice.
 
@@ -31,6 +30,11 @@ def environment_reward() -> Reward:
         >>> rd.environment_reward().kind.name
         'POINTWISE'
     """
+    return _environment()
+
+
+@functools.cache
+def _environment() -> Reward:
     return pointwise("environment", lambda transition: transition.reward)
 
 
